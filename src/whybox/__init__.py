@@ -1,0 +1,53 @@
+"""whybox opens the black box: why a PyTorch model predicts what it predicts, and whether to believe the explanation.
+
+Names are loaded when they are first used, so that `import whybox` itself costs next to nothing.
+"""
+
+from typing import Any
+
+from whybox._version import __version__ as __version__
+from whybox.core.registry import METHODS as _METHODS
+from whybox.core.registry import VALUES as _VALUES
+from whybox.core.registry import method as method
+from whybox.core.registry import methods as methods
+
+_PLACES = {
+    "whybox.core.model": ("Domain", "Model"),
+    "whybox.core.method": ("Attribution", "Check", "Fitted", "Method", "Taxonomy"),
+    "whybox.core.task": ("Task",),
+    "whybox.core.target": (
+        "Contrast",
+        "Function",
+        "Logit",
+        "LogProbability",
+        "Neuron",
+        "Probability",
+        "Target",
+    ),
+    "whybox.core.external": ("External",),
+    "whybox.core.explanation": ("Explanation",),
+    "whybox.core.errors": ("WhyboxError",),
+    "whybox.explain": ("explain",),
+}
+_MODULES = ("datasets", "evaluation", "models", "plot", "report")
+_NAMES = {name: module for module, names in _PLACES.items() for name in names}
+_NAMES |= {place.partition(":")[2]: place.partition(":")[0] for place in (*_METHODS.values(), *_VALUES.values())}
+
+__all__ = [*_NAMES, *_MODULES, "method", "methods"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"whybox.{name}")
+    else:
+        raise AttributeError(f"module 'whybox' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Attribution: a relevance for every input feature."""

@@ -1,0 +1,158 @@
+"""Methods that wrap another and take statistics of its relevance over noisy copies of the input."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from whybox.attribution.gradient import Gradient
+from whybox.core.errors import InputError
+from whybox.core.method import Attribution, Method, Taxonomy
+from whybox.core.task import Block, Task
+from whybox.core.tree import Inputs, as_tuple, each, like
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Method):
+    """Relevance R = mean over k of A(x + n_k), n_k ~ N(0, (noise · (max x − min x))²): another method's map, smoothed.
+
+    A is `of`, explained for the class of the original input; with zero noise R = A(x). The shape is that of A's map.
+    Cost: `samples` times the cost of `of`; memory does not grow with `samples`.
+    Limits: explains a neighbourhood, not the point; the noise level decides how large, and is a choice.
+    Source: Smilkov, Thorat, Kim, Viégas & Wattenberg 2017, arXiv 1706.03825.
+
+    Args:
+        of: the method that is averaged.
+        samples: number of noisy copies.
+        noise: standard deviation of the noise, as a share of each sample's own range of values.
+    """
+
+    of: Method = field(default_factory=Gradient)
+    samples: int = 32
+    noise: float = 0.15
+
+    taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
+
+    def __post_init__(self) -> None:
+        _check(self.samples, self.noise)
+
+    def needs(self) -> str:
+        return self.of.needs()
+
+    def attribute(self, task: Task) -> Inputs:
+        return _moments(task, self.of, self.samples, self.noise)[0]
+
+
+@dataclass(frozen=True)
+class VarGrad(Method):
+    """Relevance R = variance over k of A(x + n_k): where another method's map changes most under noise.
+
+    Non-negative; the variance divides by `samples`; zero with zero noise. The shape is that of A's map.
+    Cost: `samples` times the cost of `of`; memory does not grow with `samples`.
+    Limits: independent of the map's own value, so it shows instability rather than evidence.
+    Source: Adebayo, Gilmer, Goodfellow & Kim 2018, arXiv 1810.03307; Hooker et al. 2019, arXiv 1806.10758.
+
+    Args:
+        of: the method whose variance is taken.
+        samples: number of noisy copies.
+        noise: standard deviation of the noise, as a share of each sample's own range of values.
+    """
+
+    of: Method = field(default_factory=Gradient)
+    samples: int = 32
+    noise: float = 0.15
+
+    taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
+
+    def __post_init__(self) -> None:
+        _check(self.samples, self.noise)
+
+    def needs(self) -> str:
+        return self.of.needs()
+
+    def attribute(self, task: Task) -> Inputs:
+        return _moments(task, self.of, self.samples, self.noise)[1]
+
+
+@dataclass(frozen=True)
+class SmoothGradSquared(Method):
+    """Relevance R = mean over k of A(x + n_k)²: as SmoothGrad, but signs cannot cancel.
+
+    Non-negative; equal to the variance plus the squared mean. The shape is that of A's map.
+    Cost: `samples` times the cost of `of`; memory does not grow with `samples`.
+    Limits: does not tell for from against; dominated by a few large values.
+    Source: Hooker, Erhan, Kindermans & Kim 2019, arXiv 1806.10758.
+
+    Args:
+        of: the method whose squares are averaged.
+        samples: number of noisy copies.
+        noise: standard deviation of the noise, as a share of each sample's own range of values.
+    """
+
+    of: Method = field(default_factory=Gradient)
+    samples: int = 32
+    noise: float = 0.15
+
+    taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
+
+    def __post_init__(self) -> None:
+        _check(self.samples, self.noise)
+
+    def needs(self) -> str:
+        return self.of.needs()
+
+    def attribute(self, task: Task) -> Inputs:
+        mean, variance = _moments(task, self.of, self.samples, self.noise)
+        return each(lambda m, v: v + m * m, mean, variance)
+
+
+def _check(samples: int, noise: float) -> None:
+    if samples < 1 or not noise >= 0:
+        raise InputError(f"averaging over noise needs samples ≥ 1 and noise ≥ 0, not {samples} and {noise}")
+
+
+def _moments(task: Task, of: Method, samples: int, noise: float) -> tuple[Inputs, Inputs]:
+    """Mean and variance of the relevance over the noisy copies, as running sums.
+
+    The sums are taken of the difference from each sample's first map: the variance of values that hardly differ
+    would otherwise be lost to cancellation.
+    """
+    sums: list[_Sums] = []
+    for block in task.blocks(samples):
+        relevance = _explain(task, of, noise, block)
+        sums = sums or [_Sums(r.new_zeros((task.size, *r.shape[1:]))) for r in as_tuple(relevance)]
+        for part, r in zip(sums, as_tuple(relevance), strict=True):
+            part.add(r, block)
+    mean = tuple(part.first + part.total / samples for part in sums)
+    variance = tuple(part.squares / samples - (part.total / samples) ** 2 for part in sums)
+    return like(task.inputs, mean), like(task.inputs, tuple(v.clamp_min(0) for v in variance))
+
+
+def _explain(task: Task, of: Method, noise: float, block: Block) -> Inputs:
+    originals = block.inputs
+    noisy = each(lambda x, n: x + noise * _range(x) * n, originals, block.normal())
+    answer = of.attribute(task.on(noisy, block))
+    return answer.relevance if isinstance(answer, Attribution) else answer
+
+
+def _range(x: Tensor) -> Tensor:
+    """Largest minus smallest value of each sample, broadcastable to x."""
+    flat = x.flatten(1)
+    return (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (x.ndim - 1))
+
+
+class _Sums:
+    """Running sums over the draws of every sample, taken from the sample's first draw."""
+
+    def __init__(self, zeros: Tensor) -> None:
+        self.first = zeros
+        self.total = torch.zeros_like(zeros)
+        self.squares = torch.zeros_like(zeros)
+
+    def add(self, relevance: Tensor, block: Block) -> None:
+        sample = block.sample.to(relevance.device)
+        is_first = (block.draw == 0).to(relevance.device)
+        self.first[sample[is_first]] = relevance[is_first]
+        difference = relevance - self.first[sample]
+        self.total.index_add_(0, sample, difference)
+        self.squares.index_add_(0, sample, difference * difference)

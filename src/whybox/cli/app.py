@@ -1,0 +1,188 @@
+"""The commands and their options; each command's work is in a module of its own."""
+
+import io
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whybox._version import __version__
+from whybox.cli.terminal import reported
+
+DEFAULT_METHODS = ("input_x_gradient", "integrated_gradients", "smooth_grad", "grad_cam")
+
+app = typer.Typer(
+    name="whybox",
+    help="Why does a model predict this, and should you believe the explanation?",
+    epilog="Begin with `whybox demo`. Exit codes: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Report = Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The report to write.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="A local .safetensors or .pt file, 'random', a name that the library knows, or 'default'. With two "
+        "models once for each, in their order.",
+    ),
+]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command `whybox` and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show ∂ shows ? instead of failing
+    argv = sys.argv[1:] if argv is None else argv
+    app(args=argv, prog_name="whybox", obj=argv)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"whybox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Nothing is done before the command itself."""
+
+
+@app.command()
+def demo(context: typer.Context, output: Report = Path("whybox-demo.html")) -> None:
+    """Explain two handwritten digits, in a few seconds.
+
+    The model and the digits come with whybox: nothing is downloaded.
+    """
+    with reported() as work:
+        from whybox.cli.demo import demo
+
+        demo(work, output, DEFAULT_METHODS, _command(context))
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Pictures, folders of pictures, or patterns such as '*.png'.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="digits, torchvision:NAME, timm:NAME, hf:ID or path/to/file.py:FACTORY. Twice: compare two models.",
+        ),
+    ] = None,
+    weights: Weights = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Methods and their fields, as in 'gradient,smooth_grad(samples=64)'; see `whybox methods`.  "
+            f"[default: {', '.join(DEFAULT_METHODS)}]",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS", help="The class to explain: its index, its label or a part of it.  [default: predicted]"
+        ),
+    ] = None,
+    versus: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Explain why the target and not this class.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Explain in terms of this layer's output; see `layers`.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="The seed of all noise.")] = 0,
+    output: Report = Path("whybox-report.html"),
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON too; '-' for the output.")
+    ] = None,
+) -> None:
+    """Explain predictions for pictures, and write a report.
+
+    Example: whybox explain cat.jpg --model torchvision:resnet50 --versus dog
+    """
+    with reported() as work:
+        from whybox.cli.explain import Request, explain
+
+        request = Request(
+            images=tuple(images),
+            models=tuple(model or ()),
+            weights=tuple(weights or ()),
+            methods=",".join(DEFAULT_METHODS) if methods is None else methods,
+            optional_methods=methods is None,
+            target=target,
+            versus=versus,
+            layer=layer,
+            device=device,
+            seed=seed,
+            output=output,
+            json=json,
+            command=_command(context),
+        )
+        explain(request, work)
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method: all that is to know of it.")] = None,
+) -> None:
+    """List the methods, or describe one."""
+    with reported():
+        from whybox.cli.methods import describe, list_methods
+
+        if name is None:
+            list_methods()
+        else:
+            describe(name)
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for `explain`; weights are not needed.")],
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="As for `explain`.  [default: random where possible]")
+    ] = None,
+) -> None:
+    """List a model's layers with their output shapes.
+
+    These are the names that --layer understands, and methods such as grad_cam(layer='...').
+    """
+    with reported():
+        from whybox.cli.layers import list_layers
+
+        list_layers(model, weights)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation.
+
+    Versions, optional packages, devices, memory, and a small explanation of which the answer is known.
+    """
+    with reported():
+        from whybox.cli.doctor import examine
+
+        if not examine():
+            raise typer.Exit(1)
+
+
+def _command(context: typer.Context) -> str:
+    """The command as it was given, to be written into the report."""
+    return shlex.join(["whybox", *(context.obj or sys.argv[1:])])

@@ -1,0 +1,62 @@
+"""`whybox demo`: two held-out digits, explained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from whybox.cli import asked
+from whybox.cli.results import show
+from whybox.cli.terminal import Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def demo(work: Work, output: Path, methods: tuple[str, ...], command: str) -> None:
+    """Explain the digit that is recognised by the narrowest margin, and the one that is mistaken most surely."""
+    asked.outputs(output, None, [])
+    work.doing = "loading the digits"
+    import torch
+
+    from whybox import models, report
+
+    model = models.load("digits")
+    inputs, truth = held_out_digits()
+    with torch.no_grad():
+        outputs = model(inputs)
+    chosen = _interesting(outputs, truth)
+    names = [f"a handwritten {int(truth[i])} (held-out picture {i})" for i in chosen]
+
+    work.doing = "explaining the digits"
+    findings = report.collect(model, inputs[chosen], asked.methods(",".join(methods)), progress=True)
+    work.doing = "writing the report"
+    written = report.write(output, [findings], names=names, command=command)
+    right = float((outputs.argmax(1) == truth).float().mean())
+    typer.echo(f"The model `digits` recognises {right:.1%} of {len(truth)} held-out digits. Two of them:\n")
+    show([findings], names)
+    typer.echo("The report, to be opened in a browser:")
+    typer.echo(str(written))
+
+
+def held_out_digits() -> "tuple[Tensor, Tensor]":
+    """The digits that the embedded model has not seen in training, and which they are."""
+    from torch import Tensor
+
+    from whybox.datasets import load
+
+    inputs, truth = load("digits", split="test")
+    assert isinstance(inputs, Tensor)
+    assert truth is not None
+    return inputs, truth
+
+
+def _interesting(outputs: "Tensor", truth: "Tensor") -> list[int]:
+    """The sample that is right with the closest runner-up, and the wrong one with the highest probability, if any."""
+    import torch
+
+    probabilities, order = outputs.softmax(1).sort(1, descending=True)
+    right = order[:, 0] == truth
+    margin = (probabilities[:, 0] - probabilities[:, 1]).where(right, torch.inf)
+    surest = probabilities[:, 0].where(~right, -torch.inf)
+    return [int(margin.argmin()), *([] if bool(right.all()) else [int(surest.argmax())])]

@@ -1,0 +1,168 @@
+"""`whybox explain`: check what was asked, load, explain, write the report, say the results."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from whybox.cli import asked
+from whybox.cli.classes import class_index
+from whybox.cli.results import show
+from whybox.cli.terminal import Work
+from whybox.core.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from whybox.core.model import Model
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, as it was written."""
+
+    images: tuple[str, ...]
+    models: tuple[str, ...]
+    weights: tuple[str, ...]
+    methods: str
+    optional_methods: bool
+    target: str | None
+    versus: str | None
+    layer: str | None
+    device: str
+    seed: int
+    output: Path
+    json: str | None
+    command: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A model with the pictures as its inputs, and the classes as its indices."""
+
+    model: "Model"
+    inputs: "Tensor"
+    target: int | None
+    versus: int | None
+
+
+def explain(request: Request, work: Work) -> None:
+    """Do what was asked. All that can be checked without a model is checked before one is loaded."""
+    work.doing = "checking what was asked"
+    paths = asked.pictures(request.images)
+    models = asked.models(request.models, request.weights)
+    to_stdout = request.json == "-"
+    json_path = None if request.json is None or to_stdout else Path(request.json)
+    asked.outputs(request.output, json_path, paths)
+    methods = asked.methods(request.methods)
+    device = asked.device(request.device)
+    seed = asked.seed(request.seed)
+    _check_pictures(paths, work)
+
+    questions = []
+    for spec, weights in models:
+        from whybox.models import load
+
+        work.doing = f"loading {spec}"
+        questions.append(_question(load(spec, weights, device), paths, request))
+
+    from whybox import report
+
+    findings = []
+    names = asked.picture_names(paths)
+    for question in questions:
+        work.doing = f"explaining {question.model.name}"
+        findings.append(
+            report.collect(
+                question.model,
+                question.inputs,
+                methods,
+                question.target,
+                versus=question.versus,
+                at=request.layer,
+                seed=seed,
+                progress=True,
+            )
+        )
+    work.doing = "writing the results"
+    written = report.write(request.output, findings, names=names, command=request.command)
+    work.written.append(str(written))
+    machine = {"command": request.command, "models": [report.as_json(found, names) for found in findings]}
+    if json_path is not None:
+        json_path.write_text(json.dumps(machine, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        work.written.append(str(json_path))
+    if to_stdout:
+        typer.echo(json.dumps(machine, indent=2, allow_nan=False))
+    show(findings, names, err=to_stdout)
+    typer.echo(str(written), err=to_stdout)
+
+
+def _check_pictures(paths: Sequence[Path], work: Work) -> None:
+    """Decode every picture once, so that a damaged one is found before the model is loaded."""
+    from tqdm.auto import tqdm
+
+    from whybox.datasets import read_image
+
+    work.doing = "reading the pictures"
+    for path in tqdm(paths, delay=2, leave=False, unit="picture"):
+        read_image(path)
+
+
+def _question(model: "Model", paths: Sequence[Path], request: Request) -> Question:
+    """What is asked of this model; its inputs, classes and layer are checked."""
+    from whybox.core.taps import find_layer
+
+    if request.layer is not None:
+        find_layer(model.module, request.layer)
+    inputs = _inputs(model, paths)
+    outputs = _predict(model, inputs[:1])
+    count = outputs.shape[1] if outputs.ndim > 1 else 1
+    target, versus = (
+        None if text is None else class_index(text, model.labels, count) for text in (request.target, request.versus)
+    )
+    if target is not None and target == versus:
+        raise InputError(f"--target and --versus name the same class, {target}; give two different ones")
+    return Question(model, inputs, target, versus)
+
+
+def _inputs(model: "Model", paths: Sequence[Path]) -> "Tensor":
+    """The pictures as one batch, as the model wants them."""
+    import torch
+
+    from whybox.datasets import read_image
+
+    if model.preprocess is None:
+        raise InputError(
+            f"{model.name} does not say how a picture becomes its input; in a file of your own return "
+            "whybox.Model(module, preprocess=whybox.models.ImagePreprocess(resize=(height, width), mean=…, std=…))"
+        )
+    inputs = [model.preprocess(read_image(path)) for path in paths]
+    shapes = {tuple(x.shape) for x in inputs}
+    if len(shapes) > 1:
+        raise InputError(
+            f"{model.name} takes pictures in their own size, and these differ ({', '.join(map(str, sorted(shapes)))}); "
+            "explain them one at a time, or give the model's preprocessing a size"
+        )
+    batch = torch.stack(inputs)
+    reference = model.reference_tensor()
+    return batch if reference is None else batch.to(reference)
+
+
+def _predict(model: "Model", inputs: "Tensor") -> "Tensor":
+    """The model's output, as it stands."""
+    import torch
+
+    from whybox.core.errors import WhyboxError
+    from whybox.core.guard import guard
+
+    try:
+        with guard(model.module), torch.no_grad():
+            return model(inputs.clone())
+    except WhyboxError:
+        raise
+    except Exception as error:  # whatever the user's model raises
+        shape = " × ".join(map(str, inputs.shape))
+        raise ModelError(f"{model.name} fails on an input of shape {shape}: {error}") from error

@@ -1,0 +1,102 @@
+"""`whybox methods`: the list of methods, and what is to know of one."""
+
+import dataclasses
+import re
+from typing import Any
+
+import typer
+
+from whybox.cli.terminal import columns, wrap
+
+
+def list_methods() -> None:
+    """Print every method with its place in the survey's table (Li et al. 2021) and what it computes."""
+    from whybox.core.card import card
+    from whybox.core.registry import method_class, methods
+
+    names = methods()
+    cards = {name: card(method_class(name)) for name in names}
+    header = ("METHOD", "TRAINS", "LOCAL", "AGNOSTIC", "COST")
+    rows = [(name, *_place(method_class(name)), _first_clause(cards[name].cost)) for name in names]
+    lines = columns([header, *rows])
+    typer.echo(lines[0])
+    for name, line in zip(names, lines[1:], strict=True):
+        typer.echo(line)
+        typer.echo(wrap(cards[name].summary, "    "))
+    typer.echo("")
+    typer.echo(
+        wrap(
+            "TRAINS: something is fitted first. LOCAL: one prediction is explained, not the whole model. AGNOSTIC: any "
+            "function will do, only its outputs are used. `whybox methods NAME` tells more and shows the fields."
+        )
+    )
+
+
+def describe(name: str) -> None:
+    """Print what a method computes, its cost, limits, source and fields, and how to write it."""
+    from whybox.core.card import card
+    from whybox.core.registry import method_class
+
+    cls = method_class(name)
+    about = card(cls)
+    typer.echo(f"{name}: {cls.__name__}\n")
+    typer.echo(wrap(about.summary))
+    trains, local, agnostic = _place(cls)
+    typer.echo("")
+    for title, text in (
+        ("Cost", about.cost),
+        ("Limits", about.limits),
+        ("Source", about.source),
+        ("Needs", f"the model's {cls.taxonomy.needs}; model-agnostic: {agnostic}; trains: {trains}; local: {local}"),
+    ):
+        typer.echo(wrap(f"{title}: {text}"))
+    fields = [(field.name, written(_default(field))) for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    if fields:
+        typer.echo("")
+        for line in columns(
+            [("FIELD", "DEFAULT", "MEANING"), *((key, value, about.fields.get(key, "")) for key, value in fields)]
+        ):
+            typer.echo(line)
+    typer.echo("\nOn the command line" + (", with any of its fields:" if fields else ":"))
+    typer.echo(f'  --methods "{_call(name, fields)}"')
+
+
+def _first_clause(text: str) -> str:
+    return re.split(r"[;.,] |[.]$", text)[0]
+
+
+def _place(cls: Any) -> tuple[str, str, str]:
+    """Trains, local, model-agnostic: yes or no."""
+    taxonomy = cls.taxonomy
+    trains, local, agnostic = (
+        "yes" if answer else "no" for answer in (taxonomy.trains, taxonomy.local, taxonomy.model_agnostic)
+    )
+    return trains, local, agnostic
+
+
+def _default(field: Any) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+
+
+def written(value: Any) -> str:
+    """A value of a field as `--methods` reads it: methods and other values by name, the rest as Python writes it."""
+    from whybox.core.method import Method
+    from whybox.core.registry import name_of
+
+    if value is dataclasses.MISSING:
+        return "(must be given)"
+    if not dataclasses.is_dataclass(value):
+        return repr(value)
+    kind = type(value)
+    own = [
+        (field.name, written(getattr(value, field.name)))
+        for field in dataclasses.fields(value)
+        if getattr(value, field.name) != _default(field)
+    ]
+    return _call(name_of(kind) if isinstance(value, Method) else kind.__name__, own)
+
+
+def _call(name: str, fields: list[tuple[str, str]]) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in fields)})" if fields else name

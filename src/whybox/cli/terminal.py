@@ -1,0 +1,91 @@
+"""What every command says on the terminal: results on stdout; errors, warnings and progress on stderr."""
+
+import logging
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import typer
+
+from whybox.core.errors import InputError, TargetError, UnknownNameError, WhyboxError
+
+_NARROWEST = 30  # columns of text
+
+FAILED, ASKED_WRONGLY, INTERRUPTED = 1, 2, 130
+
+
+@dataclass
+class Work:
+    """What a command is doing, for the line that an interrupted one leaves behind."""
+
+    doing: str = "starting"
+    written: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def reported() -> Iterator[Work]:
+    """Turn the errors that are meant for the user into one message and an exit code; others pass with a traceback."""
+    work = Work()
+    handler = _Warnings()
+    logging.getLogger("whybox").addHandler(handler)
+    try:
+        yield work
+    except (InputError, TargetError, UnknownNameError) as error:
+        _leave(str(error), ASKED_WRONGLY)
+    except WhyboxError as error:
+        _leave(str(error), FAILED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _leave(str(error), FAILED)
+    except KeyboardInterrupt:
+        done = f"written: {', '.join(work.written)}" if work.written else "nothing was written"
+        _leave(f"interrupted while {work.doing}; {done}", INTERRUPTED)
+    finally:
+        logging.getLogger("whybox").removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    """What the library logs, as warnings on stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("whybox.report"):  # which method was left out is said among the results
+            warn(record.getMessage())
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def warn(message: str) -> None:
+    """A warning on stderr."""
+    typer.echo(f"Warning: {message}", err=True)
+
+
+def width() -> int:
+    """The columns to fill: those of the terminal, within reason."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 120)
+
+
+def wrap(text: str, indent: str = "") -> str:
+    """The text in lines that fit the terminal, each indented."""
+    return textwrap.fill(" ".join(text.split()), width(), initial_indent=indent, subsequent_indent=indent)
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """Each row as text, the columns as wide as their widest entry; the last one goes on in further lines if it must."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    left = max(width() - len(indent) - sum(widths) - 2 * len(widths), _NARROWEST)
+    texts = []
+    for row in rows:
+        head = indent + "".join(f"{entry:<{wide}}  " for entry, wide in zip(row, widths, strict=False))
+        texts.append(f"\n{' ' * len(head)}".join(textwrap.wrap(row[-1], left)) or "")
+        texts[-1] = (head + texts[-1]).rstrip()
+    return texts

@@ -1,0 +1,1 @@
+"""What every room of whybox uses; it imports no other room."""

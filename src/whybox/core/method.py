@@ -1,0 +1,263 @@
+"""Method: a way of explaining as a plain value; Attribution: what it answers; Fitted: a method that has learned."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from whybox.core import registry
+from whybox.core.errors import CheckpointError, InputError, ModelError
+from whybox.core.guard import guard
+from whybox.core.model import Model
+from whybox.core.start import check_inputs, check_relevance, start
+from whybox.core.target import Target
+from whybox.core.task import Task
+from whybox.core.tree import Inputs, as_tuple, like
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """Where a method stands among the others (the three questions of Li et al. 2021, arXiv 2103.10689, and two more).
+
+    Attributes:
+        shows: what the explanation is made of.
+        needs: what must be known of the model; "outputs" means that the method is model-agnostic.
+        relation: how explanation and model hang together.
+        local: it explains one prediction, not the whole model.
+        trains: something must be trained or fitted first.
+    """
+
+    shows: Literal["features", "regions", "contrast"]
+    needs: Literal["outputs", "gradients", "architecture"]
+    relation: Literal["closed-form", "composition", "dependence", "proxy"]
+    local: bool = True
+    trains: bool = False
+
+    @property
+    def model_agnostic(self) -> bool:
+        """Whether the method works for any function from inputs to scores."""
+        return self.needs == "outputs"
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that a method promises, measured.
+
+    Attributes:
+        name: a short name, as in "completeness gap".
+        values: the measured value of each sample, (n,).
+        limit: the largest value at which it still passes.
+        says: one sentence on what is measured and what a failure means.
+    """
+
+    name: str
+    values: Tensor
+    limit: float
+    says: str
+
+    @property
+    def passed(self) -> Tensor:
+        """Whether each sample passes (n,); NaN does not."""
+        return self.values <= self.limit
+
+
+@dataclass
+class Attribution:
+    """What a method answers.
+
+    A method fills in relevance, details and checks; `run` fills in the rest.
+
+    Attributes:
+        relevance: same rank as the input; size 1 on axes that the method does not tell apart; raw, never normalised.
+        details: what else the method knows, per sample; a wrapper puts what is inside under "of".
+        checks: what the method promises, measured.
+        target: the pinned target.
+        seconds: the wall time of the run.
+        forwards, backwards: how often the model was asked, in samples.
+    """
+
+    relevance: Inputs
+    details: dict[str, Any] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    target: Target | None = None
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+
+
+class Method:
+    """A way of explaining: a frozen dataclass of plain values that holds no model and no tensors.
+
+    The author of a method writes the dataclass, its docstring (summary, formula, Cost:, Limits:, Source:),
+    `taxonomy` and `attribute`; users call it.
+    """
+
+    taxonomy: ClassVar[Taxonomy]
+
+    def attribute(self, task: Task) -> "Inputs | Attribution":
+        """The relevance of the task's inputs for its target. Written by the method's author."""
+        raise NotImplementedError
+
+    def learn(self, model: Model, data: Any, *, seed: int, progress: bool) -> dict[str, Tensor]:
+        """What `fit` keeps; only for methods that can learn from data. Written by the method's author."""
+        raise InputError(f"{type(self).__name__} has nothing to fit; call it directly")
+
+    def needs(self) -> str:
+        """What must be known of the model: "outputs", "gradients" or "architecture". A wrapper asks what it wraps."""
+        return self.taxonomy.needs
+
+    def __call__(self, model: Model | nn.Module, inputs: Inputs, target: Any = None, **options: Any) -> Inputs:
+        """The relevance alone: `run(...).relevance`."""
+        return self.run(model, inputs, target, **options).relevance
+
+    def run(
+        self,
+        model: Model | nn.Module,
+        inputs: Inputs,
+        target: Any = None,
+        *,
+        forward_kwargs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        progress: bool = False,
+        at: str | None = None,
+    ) -> Attribution:
+        """Explain `target` for every sample of the batch; the model is left exactly as it was.
+
+        Args:
+            model: any `nn.Module`, or a Model around one.
+            inputs: a tensor with the batch first, or a tuple of them. They are not changed.
+            target: a class index, one index per sample, a Target, a function of the output, or None for the class
+                predicted for the original input (which costs one more forward pass).
+            forward_kwargs: keyword arguments of the model; tensors with one row per sample follow the samples.
+            seed: of all noise; the same seed gives the same result, bit for bit at a fixed chunk size.
+            progress: show a bar on anything over two seconds.
+            at: explain in terms of this layer's output instead of the input.
+
+        Returns:
+            the attribution; its relevance lies on the input's device and has the rank of the input.
+
+        Raises:
+            InputError, TargetError, ModelError, UnknownNameError: before any long work, saying what to do.
+        """
+        model = Model.wrap(model)
+        check_inputs(inputs, model, differentiable=self.needs() != "outputs" and at is None)
+        began = time.perf_counter()
+        with guard(model.module, seed), torch.inference_mode(False), torch.enable_grad():
+            if any(x.is_inference() for x in (*model.module.parameters(), *model.module.buffers())):
+                raise ModelError("the model was made under torch.inference_mode; load it outside, or deepcopy it there")
+            inputs = like(
+                inputs,
+                tuple(x.detach().clone() if x.is_inference() else x.detach() for x in as_tuple(inputs)),
+            )
+            task = start(model, inputs, target, dict(forward_kwargs or {}), seed, progress, at)
+            answer = self.attribute(task)
+        result = answer if isinstance(answer, Attribution) else Attribution(answer)
+        check_relevance(result.relevance, task.inputs, type(self).__name__)
+        finite = _finite(result.relevance)
+        if not bool(finite.passed.all()):
+            result.checks = (*result.checks, finite)
+        result.target = task.target
+        result.seconds = time.perf_counter() - began
+        result.forwards, result.backwards = task.cost.forwards, task.cost.backwards
+        return result
+
+    def fit(self, model: Model | nn.Module, data: Any, *, seed: int = 0, progress: bool = False) -> "Fitted":
+        """Learn from data what the method needs; the result is a method too, with `save` and `load`."""
+        model = Model.wrap(model)
+        with guard(model.module, seed):
+            return Fitted(self, self.learn(model, data, seed=seed, progress=progress))
+
+    def config(self) -> dict[str, Any]:
+        """The method as plain values for YAML and JSON; `from_config` reads them back."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        return {"name": registry.name_of(type(self)), **values}
+
+
+def _finite(relevance: Inputs) -> Check:
+    """A check that counts the entries of the relevance that are NaN or infinite."""
+    wrong = sum((~torch.isfinite(r)).reshape(len(r), -1).sum(1) for r in as_tuple(relevance))
+    return Check(
+        "entries not finite",
+        torch.as_tensor(wrong),
+        0,
+        "NaN or infinite relevance cannot be read; the model's gradients overflow.",
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Method):
+        return value.config()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "name": type(value).__name__,
+            **{f.name: _plain(getattr(value, f.name)) for f in fields(value)},
+        }
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Fitted(Method):
+    """A method together with what it has learned; run, save and load it like any value.
+
+    Two are equal when method and learned state agree, bit for bit.
+    """
+
+    method: Method
+    state: dict[str, Tensor] = field(repr=False, compare=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", _digest(self.state))
+
+    @property
+    def taxonomy(self) -> Taxonomy:  # type: ignore[override]
+        """That of the method."""
+        return self.method.taxonomy
+
+    def needs(self) -> str:
+        return self.method.needs()
+
+    def attribute(self, task: Task) -> Inputs | Attribution:
+        return self.method.attribute(replace(task, state=self.state))
+
+    def config(self) -> dict[str, Any]:
+        return {**self.method.config(), "fitted": self.digest}
+
+    def save(self, path: str | Path) -> None:
+        """Write method and state into one safetensors file."""
+        save_file(
+            {name: value.contiguous() for name, value in self.state.items()},
+            str(path),
+            {"whybox": json.dumps(self.method.config())},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file that `save` has written.
+
+        Raises:
+            CheckpointError: the file is damaged, or not one of these.
+        """
+        try:
+            with safe_open(str(path), "pt") as file:
+                config = json.loads((file.metadata() or {})["whybox"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path} is not a fitted method that whybox has saved: {error}") from error
+        return cls(registry.method(**config), state)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

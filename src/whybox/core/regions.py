@@ -1,0 +1,108 @@
+"""Regions: which values are hidden together. `labels(x)` numbers them from 0, broadcastable to x (n, …)."""
+
+from dataclasses import dataclass
+
+import numpy
+import skimage.segmentation
+import torch
+from torch import Tensor
+
+from whybox.core.errors import InputError
+
+
+class Regions:
+    """A way to divide an input. A frozen dataclass with `labels`."""
+
+    def labels(self, x: Tensor) -> Tensor:
+        """The region number (from 0) of every value: integers (n or 1, …), size 1 on axes not divided."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Pixels(Regions):
+    """Every position by itself, its channels together."""
+
+    def labels(self, x: Tensor) -> Tensor:
+        return _grid(x, 1)
+
+
+@dataclass(frozen=True)
+class Patches(Regions):
+    """Square (cubic, …) patches on a grid over the positions; those at the far border are cut to the input.
+
+    Args:
+        size: edge of a patch in positions.
+    """
+
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"a patch is at least one position wide, not {self.size}")
+
+    def labels(self, x: Tensor) -> Tensor:
+        return _grid(x, self.size)
+
+
+@dataclass(frozen=True)
+class Along(Regions):
+    """One region for each index of one axis: the columns of a table or the tokens of a text (axis 1), frames (axis 2).
+
+    Args:
+        axis: of the batch, so that axis 1 is the first of a sample.
+    """
+
+    axis: int = 1
+
+    def labels(self, x: Tensor) -> Tensor:
+        if not 1 <= self.axis < x.ndim:
+            raise InputError(f"axis {self.axis} is none of a sample's: the input has shape {tuple(x.shape)}")
+        shape = [1] * x.ndim
+        shape[self.axis] = -1
+        return torch.arange(x.shape[self.axis], device=x.device).view(shape)
+
+
+@dataclass(frozen=True)
+class Superpixels(Regions):
+    """Compact regions of similar colour (SLIC, Achanta et al. 2012), by scikit-image; numbered from 0 in each sample.
+
+    Args:
+        count: about how many per picture.
+        compactness: how much nearness counts against likeness of colour.
+    """
+
+    count: int = 50
+    compactness: float = 10.0
+
+    def labels(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise InputError(f"superpixels need pictures (n, c, h, w), not an input of shape {tuple(x.shape)}")
+        pictures = x.detach().cpu().float().permute(0, 2, 3, 1).numpy()
+        low, high = pictures.min((1, 2, 3), keepdims=True), pictures.max((1, 2, 3), keepdims=True)
+        scaled = (pictures - low) / numpy.maximum(high - low, 1e-12)
+        segments = [
+            skimage.segmentation.slic(
+                picture,
+                n_segments=self.count,
+                compactness=self.compactness,
+                start_label=0,
+                convert2lab=picture.shape[-1] == 3,
+                channel_axis=-1,
+            )
+            for picture in scaled
+        ]
+        numbered = [numpy.unique(segment, return_inverse=True)[1].reshape(segment.shape) for segment in segments]
+        return torch.as_tensor(numpy.stack(numbered), device=x.device)[:, None]
+
+
+def _grid(x: Tensor, size: int) -> Tensor:
+    """Patch numbers over the positions, (1, 1, …)."""
+    if x.ndim < 3:
+        raise InputError(f"the input has no positions (n, c, …): its shape is {tuple(x.shape)}; use Along(1)")
+    number = torch.zeros((1,) * x.ndim, dtype=torch.long, device=x.device)
+    for axis in range(2, x.ndim):
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        patch = torch.arange(x.shape[axis], device=x.device).div(size, rounding_mode="floor").view(shape)
+        number = number * (-(-x.shape[axis] // size)) + patch
+    return number

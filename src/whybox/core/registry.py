@@ -1,0 +1,137 @@
+"""The registry: methods by name, readable without importing torch; other packages add theirs by entry points.
+
+A package adds a method with an entry point in the group "whybox.methods", `name = "module:Class"`.
+"""
+
+import ast
+import importlib
+import re
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from whybox.core.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from whybox.core.method import Method
+
+METHODS = {
+    "gradient": "whybox.attribution.gradient:Gradient",
+    "sensitivity_analysis": "whybox.attribution.gradient:SensitivityAnalysis",
+    "input_x_gradient": "whybox.attribution.gradient:InputXGradient",
+    "smooth_grad": "whybox.attribution.smooth:SmoothGrad",
+    "var_grad": "whybox.attribution.smooth:VarGrad",
+    "smooth_grad_squared": "whybox.attribution.smooth:SmoothGradSquared",
+    "integrated_gradients": "whybox.attribution.path:IntegratedGradients",
+    "expected_gradients": "whybox.attribution.path:ExpectedGradients",
+    "cam": "whybox.attribution.cam:CAM",
+    "grad_cam": "whybox.attribution.cam:GradCAM",
+}
+
+# Values that stand in the fields of methods.
+_INFILLS = (
+    "Zero",
+    "Constant",
+    "Mean",
+    "Black",
+    "Blur",
+    "Shuffled",
+    "Imputed",
+    "Sample",
+    "UniformNoise",
+    "GaussianNoise",
+)
+_REGIONS = ("Pixels", "Patches", "Superpixels", "Along")
+VALUES = {name: f"whybox.core.reference:{name}" for name in _INFILLS}
+VALUES |= {name: f"whybox.core.regions:{name}" for name in _REGIONS}
+
+
+@cache
+def _table() -> dict[str, str]:
+    return {**{entry.name: entry.value for entry in entry_points(group="whybox.methods")}, **METHODS}
+
+
+def methods() -> list[str]:
+    """The names of all methods, whybox's own first."""
+    return list(METHODS) + sorted(set(_table()) - set(METHODS))
+
+
+def method_class(name: str) -> "type[Method]":
+    """The class of a method, by name."""
+    if name not in _table():
+        raise UnknownNameError("method", name, methods(), hint="`whybox methods` lists them all.")
+    found: type[Method] = _load(_table()[name])
+    return found
+
+
+def method(name: str, **fields: Any) -> "Method":
+    """Build a method from its name and fields, or from text such as "smooth_grad(of=gradient, samples=16)".
+
+    A field that is a mapping with a "name" is built likewise, so `method(**m.config())` equals `m`.
+
+    Raises:
+        UnknownNameError: there is no such method or field; the nearest are offered.
+        InputError: the text cannot be read, or a value does not fit.
+    """
+    if not fields and "(" in name:
+        built = _from_text(name)
+    else:
+        built = _build(method_class(name), name, {key: _from_config(value) for key, value in fields.items()})
+    return built  # type: ignore[no-any-return]
+
+
+def name_of(cls: type) -> str:
+    """The registered name of a method's class, or its class name in snake case."""
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    named = next((name for name, where in _table().items() if where == place), None)
+    return named or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _build(cls: Any, name: str, fields: dict[str, Any]) -> Any:
+    for key in fields:
+        if key not in cls.__dataclass_fields__:
+            raise UnknownNameError(f"field of {name}", key, cls.__dataclass_fields__)
+    try:
+        return cls(**fields)
+    except TypeError as error:
+        raise InputError(f"{name} cannot be built from {fields}: {error}") from error
+
+
+def _from_config(value: Any) -> Any:
+    """Plain values as they are read from JSON or YAML, turned into values, methods and tuples."""
+    if isinstance(value, dict) and "name" in value:
+        return _named(value["name"], {key: _from_config(part) for key, part in value.items() if key != "name"})
+    return tuple(map(_from_config, value)) if isinstance(value, list) else value
+
+
+def _named(name: str, fields: dict[str, Any]) -> Any:
+    if name in VALUES:
+        return _build(_load(VALUES[name]), name, fields)
+    if name not in _table():
+        raise UnknownNameError("method or value", name, [*methods(), *VALUES])
+    return _build(method_class(name), name, fields)
+
+
+def _from_text(text: str) -> Any:
+    """Read `name(field=value, …)`; only names, literals and keyword calls: nothing is evaluated."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise InputError(f"cannot read {text!r}; write name(field=value, …)") from error
+
+    def read(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name):
+            return _named(node.id, {})
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            return _named(node.func.id, {part.arg or "**": read(part.value) for part in node.keywords})
+        try:
+            return ast.literal_eval(node)
+        except ValueError as error:
+            raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; write name(field=value, …)") from error
+
+    return read(tree)

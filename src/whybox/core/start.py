@@ -1,0 +1,94 @@
+"""What stands at the beginning of every run: the inputs checked, the target pinned, the task set up."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whybox.core.errors import InputError, ModelError
+from whybox.core.model import Model
+from whybox.core.taps import tap
+from whybox.core.target import as_target
+from whybox.core.task import Task, noise_keys
+from whybox.core.tree import Inputs, as_tuple
+
+
+def start(
+    model: Model,
+    inputs: Inputs,
+    target: Any,
+    kwargs: dict[str, Any],
+    seed: int,
+    progress: bool,
+    at: str | None,
+) -> Task:
+    """The task of explaining these inputs, its target pinned on the originals, inside the model where `at` says so."""
+    rows = len(as_tuple(inputs)[0])
+    task = Task(model, inputs, as_target(target), noise_keys(seed, rows), kwargs, progress=progress)
+    output = None
+    if task.target.predicts:
+        with torch.no_grad():
+            output = task.map(task.output, inputs, gradient=False)
+        if not bool(torch.isfinite(output).all()):
+            bad = (~torch.isfinite(output.reshape(rows, -1)).all(1)).nonzero().flatten().tolist()
+            raise ModelError(f"the model's output is not finite for sample(s) {bad[:5]}; there is nothing to explain")
+    task = replace(task, target=task.target.pin(rows, output))
+    return task if at is None else replace(task, inputs=_activations(task, at), at=(at, inputs))
+
+
+def _activations(task: Task, layer: str) -> Tensor:
+    """What the layer gives out for the task's inputs."""
+
+    def record(inputs: Inputs, sample: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+
+        def keep(output: Tensor) -> Tensor:
+            seen.append(output)
+            return output.clone()
+
+        with torch.no_grad(), tap(task.model.module, {layer: keep}):
+            task.output(inputs, sample)
+        if not seen:
+            raise ModelError(f"layer {layer!r} does not run in the forward pass of this model")
+        return seen[0]
+
+    activations: Tensor = task.map(record, task.inputs, gradient=False)
+    return activations
+
+
+def check_inputs(inputs: Any, model: Model, *, differentiable: bool) -> None:
+    """Raise InputError unless these are non-empty, finite tensors with the batch first, on the model's device."""
+    parts = as_tuple(inputs)
+    reference = model.reference_tensor()
+    for x in parts:
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"the input is a Tensor or a tuple of Tensors, not {type(x).__name__}; try torch.as_tensor"
+            )
+        if x.ndim == 0 or len(x) == 0:
+            raise InputError(f"the batch is empty: the input has shape {tuple(x.shape)}, but the batch comes first")
+        if len(x) != len(parts[0]):
+            raise InputError(f"the inputs have {len(parts[0])} and {len(x)} samples; each needs one row per sample")
+        if differentiable and not x.is_floating_point():
+            raise InputError(
+                f"this method needs gradients, but the input is {x.dtype}: convert it with .float(), or for token "
+                "indices explain the embedding layer with at='…'"
+            )
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            bad = (~torch.isfinite(x.reshape(len(x), -1)).all(1)).nonzero().flatten().tolist()
+            raise InputError(f"the input holds NaN or infinity in sample(s) {bad[:5]}; clean it before explaining")
+        if reference is not None and x.device != reference.device:
+            raise InputError(
+                f"the input is on {x.device}, the model on {reference.device}; move one of them with .to()"
+            )
+
+
+def check_relevance(relevance: Inputs, inputs: Inputs, method: str) -> None:
+    """Raise ModelError unless the relevance has the rank of the input, with its sizes or 1; a bug of the method."""
+    for r, x in zip(as_tuple(relevance), as_tuple(inputs), strict=True):
+        fits = r.ndim == x.ndim and all(a in (1, b) for a, b in zip(r.shape[1:], x.shape[1:], strict=True))
+        if not fits or len(r) != len(x):
+            raise ModelError(
+                f"{method} gave relevance of shape {tuple(r.shape)} for an input of shape {tuple(x.shape)}"
+            )

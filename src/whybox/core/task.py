@@ -1,0 +1,270 @@
+"""Task: what a method is given. The model, the inputs and the pinned target, and the ways to ask the model."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Generator, Tensor
+from tqdm.auto import tqdm
+
+from whybox.core.errors import ModelError
+from whybox.core.model import Domain, Model, unwrap
+from whybox.core.reference import Infill, per_row
+from whybox.core.stream import stream
+from whybox.core.taps import tap
+from whybox.core.target import Target
+from whybox.core.tree import Inputs, as_tuple, each, like
+
+# Variants are made in blocks of at least this many rows, whole chunks each, so that making them costs little.
+BLOCK_ROWS = 32
+
+
+@dataclass
+class Cost:
+    """How often the model was asked, in samples: forward passes, and backward passes behind some of them."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+    def add_forwards(self, rows: int) -> None:
+        """Count a forward pass over so many samples."""
+        self.forwards += rows
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some variants: variant j belongs to sample[j] of the task, and is its draw[j]-th."""
+
+    task: "Task"
+    sample: Tensor
+    draw: Tensor
+
+    @property
+    def inputs(self) -> Inputs:
+        """The original input of each variant, (k, ...)."""
+        return each(lambda x: x[self.sample.to(x.device)], self.task.inputs)
+
+    def generators(self, device: torch.device | str = "cpu", salt: int = 0) -> Iterator[Generator]:
+        """A random generator for each variant, seeded by (seed, sample, draw, salt) alone, never by the chunk.
+
+        A method that needs several independent kinds of noise gives each its own salt.
+        """
+        for sample, draw in zip(self.sample.tolist(), self.draw.tolist(), strict=True):
+            yield Generator(device).manual_seed(mix(mix(self.task.keys[sample], draw), salt))
+
+    def normal(self) -> Inputs:
+        """Standard normal noise in the shape of the inputs."""
+        generators = list(self.generators(as_tuple(self.task.inputs)[0].device))
+        return each(lambda x: per_row(torch.randn, x, generators), self.inputs)
+
+    def fill(self, infill: Infill, salt: int = 0) -> Inputs:
+        """A full replacement of each variant's input by this infill."""
+        generators = list(self.generators(as_tuple(self.task.inputs)[0].device, salt))
+        parts = zip(as_tuple(self.inputs), self.task.domains(), strict=True)
+        return like(self.inputs, tuple(infill.fill(x, domain, generators) for x, domain in parts))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `Method.attribute` is given.
+
+    Attributes:
+        model: the wrapped model, guarded and in eval mode.
+        inputs: the original inputs, a Tensor (n, ...) or a tuple of them; with `at`, that layer's output for them.
+        target: the pinned target: the same class for an input and for all its variants.
+        state: what `fit` has learned, or None.
+        progress: whether to show a progress bar on anything over two seconds.
+    """
+
+    model: Model
+    inputs: Inputs
+    target: Target
+    keys: tuple[int, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    at: tuple[str, Inputs] | None = None
+    state: Mapping[str, Tensor] | None = None
+    progress: bool = False
+    cost: Cost = field(default_factory=Cost)
+
+    @property
+    def size(self) -> int:
+        """The number of samples."""
+        return len(as_tuple(self.inputs)[0])
+
+    def domains(self) -> tuple[Domain, ...]:
+        """The domain of each input; inside the model (`at`) it is measured on the batch."""
+        return tuple(Domain.measured(x) if self.at else self.model.domain_of(x) for x in as_tuple(self.inputs))
+
+    # Ways to ask the model. `inputs` are variants (k, ...): variant j of sample[j]; without `sample`, one of each.
+
+    def score(self, inputs: Inputs, sample: Tensor | None = None) -> Tensor:
+        """The target's score of each variant (k,), without gradients. Cost: k forwards."""
+
+        def score(inputs: Inputs, sample: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self.forward(inputs, sample)
+
+        scores: Tensor = self.map(score, inputs, sample, gradient=False)
+        return scores
+
+    def gradient(self, inputs: Inputs, sample: Tensor | None = None) -> Inputs:
+        """The gradient of each variant's score with respect to the variant. Cost: k forwards, k backwards."""
+        return self.value_and_gradient(inputs, sample)[1]
+
+    def value_and_gradient(self, inputs: Inputs, sample: Tensor | None = None) -> tuple[Tensor, Inputs]:
+        """Scores (k,) and their gradients, from one pass. Cost: k forwards, k backwards."""
+
+        def differentiate(inputs: Inputs, sample: Tensor) -> tuple[Tensor, Inputs]:
+            leaves = each(lambda x: x.detach().requires_grad_(), inputs)
+            score = self.forward(leaves, sample)
+            return score.detach(), like(inputs, self.backward(score, as_tuple(leaves)))
+
+        value, gradient = self.map(differentiate, inputs, sample, gradient=True)
+        return value, gradient
+
+    def activations_and_gradients(self, layers: tuple[str, ...], inputs: Inputs) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What each layer gives out for the inputs, and the score's gradient there: one pair a layer, from one pass."""
+
+        def differentiate(inputs: Inputs, sample: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+            seen: dict[str, Tensor] = {}
+
+            def keep(name: str) -> Callable[[Tensor], Tensor]:
+                def edit(output: Tensor) -> Tensor:
+                    if name in seen:
+                        raise ModelError(f"layer {name!r} runs more than once in a forward pass; choose another layer")
+                    seen[name] = output if output.requires_grad else output.detach().requires_grad_()
+                    return seen[name].clone()  # so that an in-place operation behind the layer cannot overwrite it
+
+                return edit
+
+            with tap(self.model.module, {name: keep(name) for name in layers}):
+                score = self.forward(inputs, sample)
+            missing = [name for name in layers if name not in seen]
+            if missing:
+                raise ModelError(f"layer {missing[0]!r} does not run in the forward pass of this model")
+            gradients = self.backward(score, tuple(seen[name] for name in layers))
+            return tuple((seen[name].detach(), gradient) for name, gradient in zip(layers, gradients, strict=True))
+
+        pairs: tuple[tuple[Tensor, Tensor], ...] = self.map(differentiate, inputs, None, gradient=True)
+        return pairs
+
+    def map(
+        self,
+        function: Callable[[Inputs, Tensor], Any],
+        inputs: Inputs,
+        sample: Tensor | None = None,
+        *,
+        gradient: bool,
+    ) -> Any:
+        """`function(variants, sample)` over chunks of measured size, the (nested tuples of) tensors joined again.
+
+        This is what every other question is made of; `gradient` says whether the function runs backward.
+        """
+        parts = as_tuple(inputs)
+        rows = len(parts[0])
+        if sample is None:
+            sample = torch.arange(rows)
+        size = self.model.chunk_size(parts, gradient=gradient)
+        results = [
+            result
+            for _, result in stream(
+                size, rows, lambda rows: function(like(inputs, tuple(x[rows] for x in parts)), sample[rows])
+            )
+        ]
+        return _concatenate(results)
+
+    def forward(self, inputs: Inputs, sample: Tensor) -> Tensor:
+        """The target's score of each variant, as part of the autograd graph, in one chunk. A step of `map`."""
+        target = self.target.rows(sample)
+        if target.layer is None:
+            score = target.score(self.output(inputs, sample))
+        else:
+            seen: list[Tensor] = []
+            with tap(self.model.module, {target.layer: lambda output: seen.append(output) or output.clone()}):  # type: ignore[func-returns-value]
+                self.output(inputs, sample)
+            if len(seen) != 1:
+                raise ModelError(
+                    f"layer {target.layer!r} runs {len(seen)} times in a forward pass; a target layer must run once"
+                )
+            score = target.score(seen[0])
+        return score
+
+    def output(self, inputs: Inputs, sample: Tensor) -> Tensor:
+        """The model's output for each variant, in one chunk. A step of `map`."""
+        parts = tuple(x.clone() for x in as_tuple(inputs))  # a model may work in place on what it is given
+        self.cost.add_forwards(len(sample))
+        kwargs = {name: self._rows(value, sample) for name, value in self.kwargs.items()}
+        if self.at is None:
+            return unwrap(self.model.module(*parts, **kwargs))
+        layer, original = self.at
+        ran: list[Tensor] = []
+        with tap(self.model.module, {layer: lambda output: ran.append(output) or parts[0]}):  # type: ignore[func-returns-value]
+            output = unwrap(self.model.module(*(self._rows(x, sample).clone() for x in as_tuple(original)), **kwargs))
+        if len(ran) != 1:
+            raise ModelError(f"layer {layer!r} runs {len(ran)} times in a forward pass; `at` needs one that runs once")
+        return output
+
+    def backward(self, score: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The gradient of the scores with respect to the leaves; zero where a leaf has no influence."""
+        self.cost.backwards += len(score)
+        if not score.requires_grad:
+            raise ModelError(
+                "the score does not depend on the input through operations that can be differentiated (a no_grad, a "
+                "detach or an integer operation in the model cuts the graph); use a method that needs outputs only"
+            )
+        gradients = torch.autograd.grad(score.sum(), leaves, allow_unused=True)
+        return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True))
+
+    def blocks(self, draws: int, first: int = 0) -> Iterator[Block]:
+        """All (sample, draw) pairs for draws `first` … `first + draws − 1`, in blocks that bound memory."""
+        size = self.model.chunk_size(as_tuple(self.inputs), gradient=True)
+        total, start = self.size * draws, 0
+        with tqdm(total=total, delay=2, leave=False, disable=not self.progress, unit="variant") as bar:
+            while start < total:
+                rows = min(size.size * -(-BLOCK_ROWS // size.size), total - start)
+                flat = torch.arange(start, start + rows)
+                yield Block(self, flat // draws, flat % draws + first)
+                bar.update(rows)
+                start += rows
+
+    def everything(self) -> Block:
+        """One variant of every sample."""
+        return Block(self, torch.arange(self.size), torch.zeros(self.size, dtype=torch.long))
+
+    def on(self, inputs: Inputs, block: Block) -> Self:
+        """The task of explaining these variants in the originals' place: same target, keyword rows and budget."""
+        keys = tuple(mix(self.keys[s], d) for s, d in zip(block.sample.tolist(), block.draw.tolist(), strict=True))
+        return replace(
+            self,
+            inputs=inputs,
+            target=self.target.rows(block.sample),
+            keys=keys,
+            kwargs={name: self._rows(value, block.sample) for name, value in self.kwargs.items()},
+            at=self.at and (self.at[0], each(lambda x: self._rows(x, block.sample), self.at[1])),
+            progress=False,
+        )
+
+    def _rows(self, value: Any, sample: Tensor) -> Any:
+        """The rows of a per-sample tensor that belong to these samples; anything else as it is."""
+        if isinstance(value, Tensor) and value.ndim and len(value) == self.size:
+            return value[sample.to(value.device)]
+        return value
+
+
+def noise_keys(seed: int, count: int) -> tuple[int, ...]:
+    """The noise key of each sample: a function of the seed and the sample's place alone."""
+    return tuple(mix(seed, sample) for sample in range(count))
+
+
+def mix(key: int, number: int) -> int:
+    """A 63-bit key from a key and a number; different pairs give independent streams of noise."""
+    digest = hashlib.blake2b(f"{key}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _concatenate(results: list[Any]) -> Any:
+    if isinstance(results[0], tuple):
+        return tuple(_concatenate(list(parts)) for parts in zip(*results, strict=True))
+    return results[0] if len(results) == 1 else torch.cat(results)

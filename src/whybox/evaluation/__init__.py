@@ -1,0 +1,1 @@
+"""Evaluation: should you believe the explanation?"""

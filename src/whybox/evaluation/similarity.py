@@ -1,0 +1,23 @@
+"""How alike two maps are."""
+
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+
+def rank_correlation(first: Float[Tensor, "n *_a"], second: Float[Tensor, "n *_b"]) -> Float[Tensor, "n"]:
+    """Spearman's rank correlation of two maps of the same places, one value per sample, on the CPU in float64.
+
+    ρ = Pearson's correlation of the ranks, ties sharing their mean rank; channels are summed first, so that maps
+    with and without a channel axis compare. A constant map has no order: its correlation is NaN.
+    """
+    a, b = torch.broadcast_tensors(over_positions(first), over_positions(second))
+    ranks = [torch.as_tensor(rankdata(x.detach().cpu().double().flatten(1).numpy(), axis=1)) for x in (a, b)]
+    x, y = (rank - rank.mean(1, keepdim=True) for rank in ranks)
+    return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+
+
+def over_positions(relevance: Float[Tensor, "n *_"]) -> Float[Tensor, "n *_"]:
+    """One value per position: the sum over the channels (axis 1) where there are positions (axes 2 and on)."""
+    return relevance.sum(1, keepdim=True) if relevance.ndim > 2 else relevance

@@ -1,0 +1,110 @@
+"""explain: run a method on real input, measure how far it can be trusted, and keep the record."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whybox.core import registry
+from whybox.core.explanation import Explanation
+from whybox.core.guard import guard
+from whybox.core.method import Check, Method
+from whybox.core.model import Model
+from whybox.core.start import check_inputs, start
+from whybox.core.target import Target
+from whybox.core.tree import Inputs, as_tuple, each
+from whybox.evaluation.controls import edges
+from whybox.evaluation.randomisation import randomised
+from whybox.evaluation.similarity import rank_correlation
+
+
+def explain(
+    model: Model | nn.Module,
+    inputs: Inputs,
+    method: Method | str = "integrated_gradients",
+    target: Any = None,
+    *,
+    forward_kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    at: str | None = None,
+    checks: bool = True,
+) -> Explanation:
+    """Explain a prediction and say how far the answer can be trusted.
+
+    Args:
+        model, inputs, target, forward_kwargs, seed, progress, at: as in `Method.run`.
+        method: a method, its name, or text such as "smooth_grad(of=gradient, samples=16)".
+        checks: besides the method's own checks, run the method once more on a copy of the model with shuffled
+            weights, and compare pictures with an edge detector.
+
+    Returns:
+        the record of the answer, on the CPU: `.relevance`, `.predictions()`, `.checks`, `.plot()`, `.save(path)`.
+
+    Cost: one forward pass, the method, and with `checks` the method once more.
+    """
+    model = Model.wrap(model)
+    chosen = registry.method(method) if isinstance(method, str) else method
+    check_inputs(inputs, model, differentiable=chosen.needs() != "outputs" and at is None)
+    options: dict[str, Any] = {"forward_kwargs": forward_kwargs, "seed": seed, "progress": progress, "at": at}
+    with guard(model.module, seed), torch.inference_mode(False), torch.no_grad():
+        task = start(model, inputs, target, dict(forward_kwargs or {}), seed, progress, None)
+        outputs = task.map(task.output, task.inputs, gradient=False)
+        scores = task.target.score(outputs) if task.target.layer is None else task.score(task.inputs)
+    answer = chosen.run(model, inputs, task.target, **options)
+    measured = (
+        *answer.checks,
+        *(_trust(model, inputs, chosen, task.target, answer.relevance, options) if checks else ()),
+    )
+    return Explanation(
+        relevance=each(_to_cpu, answer.relevance),
+        inputs=each(_to_cpu, inputs),
+        method=chosen.config(),
+        target=tuple(task.target.describe(i, model.labels) for i in range(task.size)),
+        scores=_to_cpu(scores),
+        outputs=_to_cpu(outputs),
+        model=model.name,
+        domains=task.domains(),
+        labels=model.labels,
+        checks=tuple(measured),
+        details=answer.details,
+        seconds=answer.seconds,
+        forwards=answer.forwards,
+        backwards=answer.backwards,
+        seed=seed,
+        at=at,
+    )
+
+
+def _trust(
+    model: Model, inputs: Inputs, method: Method, target: Target, relevance: Inputs, options: dict[str, Any]
+) -> list[Check]:
+    """The checks that any method must stand, on the first input."""
+    first = as_tuple(relevance)[0]
+    destroyed = as_tuple(method.run(randomised(model, options["seed"]), inputs, target, **options).relevance)[0]
+    found = [
+        Check(
+            "likeness to the map of random weights",
+            rank_correlation(first, destroyed).abs(),
+            0.5,
+            "Rank correlation with the same method's map for a copy of the model whose weights are shuffled. A map "
+            "that hardly changes does not show what the model has learned.",
+        )
+    ]
+    picture = as_tuple(inputs)[0]
+    if picture.ndim == 4 and options["at"] is None:
+        found.append(
+            Check(
+                "likeness to an edge detector",
+                rank_correlation(first.abs(), edges(picture)).abs(),
+                0.5,
+                "Rank correlation of the map's strength with the edges in the picture. A map that resembles them may "
+                "show the picture rather than the model.",
+            )
+        )
+    return found
+
+
+def _to_cpu(x: Tensor) -> Tensor:
+    return x.detach().cpu()

@@ -1,0 +1,132 @@
+"""explanation: one sample of an Explanation as a matplotlib figure."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whybox.core.explanation import Explanation
+from whybox.core.tree import as_tuple
+from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
+from whybox.plot.picture import picture
+from whybox.plot.scale import PERCENTILE, Scale, positions, scale_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_BARS = 20
+
+
+def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, opacity: float = 0.9) -> Any:
+    """Draw one sample: what the model saw beside its relevance, with a colour bar that states the scale.
+
+    A picture (n, c, h, w) is drawn with the map over it, a series (n, c, t) as lines above its relevance, anything
+    else as bars of the strongest 20 features. Of several inputs the first is drawn.
+
+    Args:
+        explanation: what to draw.
+        sample: which sample of the batch.
+        ax: a matplotlib Axes to draw the relevance alone into; None for a new figure.
+        opacity: of the map at full colour, from 0 to 1.
+
+    Returns:
+        the Figure; nothing is shown, and pyplot is not used.
+
+    Raises:
+        InputError: there is no such sample.
+    """
+    one = explanation.sample(sample)
+    inputs, relevance = as_tuple(one.inputs)[0], as_tuple(one.relevance)[0]
+    values = positions(relevance)[0]
+    scale = scale_of(values, signed=bool((positions(as_tuple(explanation.relevance)[0]) < 0).any()))
+    if inputs.ndim == 4 and relevance.ndim == 4:
+        figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity)
+    elif inputs.ndim == 3 and relevance.ndim == 3:
+        figure = _draw_series(inputs[0], values, scale, ax)
+    else:
+        figure = _draw_bars(inputs[0], values, scale, ax)
+    if ax is None:
+        figure.suptitle(_title(one), fontsize="medium")
+    return figure
+
+
+def _title(one: Explanation) -> str:
+    best = one.predictions(0, 1)
+    said = f"{one.model}: {best[0].label} ({best[0].probability:.0%})\n" if best else f"{one.model}\n"
+    return f"{said}{one.method['name']} of {one.target[0]}"
+
+
+def _new(width: float, height: float, rows: int = 1, columns: int = 1) -> Any:
+    """The axes (rows, columns) of a new figure that pyplot does not know of."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained").subplots(rows, columns, squeeze=False)
+
+
+def _draw_picture(shown: np.ndarray, values: Tensor, scale: Scale, ax: "Axes | None", opacity: float) -> "Figure":
+    if ax is None:
+        axes = _new(7.2, 3.6, columns=2)
+        axes[0, 0].imshow(shown, interpolation="nearest")
+        axes[0, 0].set_title("what the model saw", fontsize="small")
+        axes[0, 0].set_axis_off()
+        ax = axes[0, 1]
+        ax.set_title("its relevance", fontsize="small")
+    height, width = shown.shape[:2]
+    grey = shown @ np.array([0.299, 0.587, 0.114])
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    ax.imshow(0.45 + 0.55 * grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    ax.imshow(heat(values, scale), alpha=opacity, extent=extent, interpolation="nearest")
+    ax.set_axis_off()
+    _colour_bar(ax, scale)
+    return ax.get_figure(root=True)  # type: ignore[return-value]
+
+
+def _colour_bar(ax: "Axes", scale: Scale) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    limit = scale.limit or 1.0
+    colours = ScalarMappable(Normalize(-limit if scale.signed else 0, limit), colour_map(signed=scale.signed))
+    bar = ax.get_figure().colorbar(colours, ax=ax, shrink=0.8, extend="both" if scale.signed else "max")  # type: ignore[union-attr]
+    bar.set_label(f"relevance; full colour at the\n{PERCENTILE}th percentile of |R|", fontsize="small")
+    bar.ax.tick_params(labelsize="small")
+
+
+def _colours(values: Tensor, signed: bool) -> list[tuple[float, ...]]:
+    ends = {True: FOR, False: AGAINST} if signed else {True: STRENGTH, False: STRENGTH}
+    return [tuple(part / 255 for part in ends[value >= 0]) for value in values.tolist()]
+
+
+def _draw_series(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None") -> "Figure":
+    """Lines of the channels above bars of the relevance at each position."""
+    if ax is None:
+        axes = _new(7.2, 4.0, rows=2)
+        axes[0, 0].plot(x.T.float().numpy(), linewidth=1)
+        axes[0, 0].set_ylabel("input")
+        axes[0, 0].margins(x=0.01)
+        ax = axes[1, 0]
+    ax.bar(range(len(values)), torch.nan_to_num(values).tolist(), width=1.0, color=_colours(values, scale.signed))
+    ax.axhline(0, color="0.6", linewidth=0.5)
+    ax.set_ylabel("relevance (raw)")
+    ax.set_xlabel("position")
+    ax.margins(x=0.01)
+    return ax.get_figure(root=True)  # type: ignore[return-value]
+
+
+def _draw_bars(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None") -> "Figure":
+    """The strongest features, the strongest on top, each with its value in the input."""
+    flat, given = torch.nan_to_num(values).flatten(), x.flatten()
+    order = flat.abs().argsort(descending=True, stable=True)[:MOST_BARS].flip(0)
+    if ax is None:
+        axes = _new(6.4, 1.2 + 0.26 * len(order))
+        ax = axes[0, 0]
+    named = len(given) == len(flat)
+    names = [f"feature {i} = {float(given[i]):.3g}" if named else f"position {i}" for i in order.tolist()]
+    ax.barh(range(len(order)), flat[order].tolist(), color=_colours(flat[order], scale.signed))
+    ax.set_yticks(range(len(order)), names)
+    ax.axvline(0, color="0.6", linewidth=0.5)
+    left = f", strongest {len(order)} of {len(flat)}" if len(order) < len(flat) else ""
+    ax.set_xlabel(f"relevance (raw{left})")
+    return ax.get_figure(root=True)  # type: ignore[return-value]

@@ -1,0 +1,58 @@
+"""Scale: how raw relevance is turned into colour, as a value that can be stated beside the picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PERCENTILE = 99.5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Relevance ±`limit` and beyond has the full colour, zero has none, and between them the colour is linear.
+
+    Attributes:
+        limit: the 99.5th percentile of |R| over the positions; 0 where all relevance is zero.
+        signed: whether there is relevance below zero, so that two colours are needed.
+    """
+
+    limit: float
+    signed: bool
+
+    def says(self) -> str:
+        """The scale in words."""
+        if not self.limit:
+            return "all relevance is zero: nothing is drawn"
+        value = f"{self.limit:.3g}"
+        return f"full colour at |R| ≥ {value}" if self.signed else f"full colour at R ≥ {value}"
+
+
+def positions(relevance: Float[Tensor, "n *_"]) -> Float[Tensor, "n *_"]:
+    """One value per position: relevance summed over the channels (axis 1), where there are positions (axes 2 and on).
+
+    A table (n, d) stays as it is.
+    """
+    return relevance.sum(1) if relevance.ndim > 2 else relevance
+
+
+def scale_of(maps: Tensor | Sequence[Tensor], *, signed: bool | None = None) -> Scale:
+    """The scale of one map, or of several that share it.
+
+    The limit is the 99.5th percentile of |R| over all values, or the largest where that percentile is zero (a map
+    of a few points). Values that are not finite are left out.
+
+    Args:
+        maps: relevance by position, of any shape.
+        signed: whether two colours are needed; None to see for itself.
+    """
+    parts = [maps] if isinstance(maps, Tensor) else list(maps)
+    values = torch.cat([part.detach().cpu().double().flatten() for part in parts]).numpy()
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Scale(0.0, bool(signed))
+    limit = float(np.percentile(np.abs(values), PERCENTILE)) or float(np.abs(values).max())
+    return Scale(limit, bool((values < 0).any()) if signed is None else signed)

@@ -1,0 +1,137 @@
+"""collect: run every method on the same question, and gather what they say."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whybox.core import registry
+from whybox.core.errors import InputError, TargetError, WhyboxError
+from whybox.core.explanation import Explanation
+from whybox.core.guard import guard
+from whybox.core.method import Method, check_inputs, start
+from whybox.core.model import Model
+from whybox.core.target import Contrast, Logit, Target, as_target
+from whybox.core.tree import Inputs, as_tuple
+from whybox.explain import explain
+from whybox.report.findings import Contrasts, Failure, Findings
+
+logger = logging.getLogger(__name__)
+
+TOP = 5
+
+
+def collect(
+    model: Model | nn.Module,
+    inputs: Inputs,
+    methods: Sequence[Method | str],
+    target: Any = None,
+    *,
+    versus: Any = None,
+    at: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Findings:
+    """Explain one question with several methods, and contrast its class with the model's other favourites.
+
+    Args:
+        model, inputs, at, seed, progress: as in `whybox.explain`.
+        methods: methods, their names, or text such as "smooth_grad(of=gradient, samples=16)".
+        target: as in `whybox.explain`; pinned once, for all methods alike.
+        versus: explain the target's class against this one: `Contrast(target, versus)`.
+
+    Returns:
+        the findings. A method that cannot explain this model becomes a Failure in its place.
+
+    Raises:
+        InputError, TargetError, UnknownNameError: the question itself is wrong.
+        WhyboxError: no method could explain the model; the first one's error.
+
+    Cost: that of `whybox.explain` for every method, and of the first method four or five times more.
+    """
+    model = Model.wrap(model)
+    chosen = [registry.method(method) if isinstance(method, str) else method for method in methods]
+    if not chosen:
+        raise InputError("there is no method to explain with; `whybox methods` lists them")
+    check_inputs(inputs, model, differentiable=False)
+    asked = as_target(target) if versus is None else _versus(as_target(target), versus)
+    with guard(model.module, seed), torch.inference_mode(False), torch.no_grad():
+        pinned = start(model, inputs, asked, {}, seed, progress, None).target
+    results: list[Explanation | Failure] = []
+    errors: list[WhyboxError] = []
+    for method in chosen:
+        try:
+            results.append(explain(model, inputs, method, pinned, seed=seed, progress=progress, at=at))
+        except WhyboxError as error:
+            logger.warning("%s: %s", type(method).__name__, error)
+            errors.append(error)
+            results.append(Failure(method.config(), str(error)))
+    if len(errors) == len(chosen):
+        raise errors[0]
+    able = [(m, r) for m, r in zip(chosen, results, strict=True) if isinstance(r, Explanation)]
+    contrasts, note = _contrasts(model, inputs, able, pinned, at=at, seed=seed, progress=progress)
+    return Findings(
+        model=model.name,
+        labels=model.labels,
+        domain=able[0][1].domains[0],
+        preprocess=model.preprocess,
+        results=tuple(results),
+        contrasts=contrasts,
+        contrast_note=note,
+        versus=pinned.b if isinstance(pinned, Contrast) and isinstance(pinned.b, Tensor) else None,
+        seed=seed,
+        at=at,
+    )
+
+
+def _versus(target: Target, versus: Any) -> Contrast:
+    """The target's class against another one."""
+    other = as_target(versus)
+    if type(target) is not Logit or type(other) is not Logit or other.index is None:
+        raise TargetError("versus contrasts two classes: give both as indices, or leave the target out")
+    return Contrast(target.index, other.index)
+
+
+def _contrasts(
+    model: Model, inputs: Inputs, able: list[tuple[Method, Explanation]], target: Target, **options: Any
+) -> tuple[Contrasts | None, str]:
+    """The contrast maps of every sample, by the first method that can make them; else None and the reason."""
+    outputs = able[0][1].outputs
+    this, others = _classes(outputs, target)
+    if this is None or others is None:
+        return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
+    note = ""
+    for method, _ in able:
+        try:
+            relevance = tuple(
+                as_tuple(method(model, inputs, Contrast(this, other), **options))[0].detach().cpu()
+                for other in others.T
+            )
+        except WhyboxError as error:
+            logger.warning("contrasts by %s: %s", type(method).__name__, error)
+            note = note or f"{type(method).__name__} cannot contrast two classes of this model: {error}"
+        else:
+            return Contrasts(method.config(), this, others, relevance), ""
+    return None, note
+
+
+def _classes(outputs: Tensor, target: Target) -> tuple[Tensor | None, Tensor | None]:
+    """The class of each sample (n,), and those to contrast it with (n, k).
+
+    These are the class asked for with `versus`, then the other ones of the five most probable.
+    """
+    this = target.a if isinstance(target, Contrast) else target.index if isinstance(target, Logit) else None
+    if not isinstance(this, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
+        return None, None
+    ranked = outputs.argsort(dim=1, descending=True, stable=True)
+    favourites = ranked[:, :TOP]
+    versus = target.b if isinstance(target, Contrast) and isinstance(target.b, Tensor) else None
+    inside = (favourites == this[:, None]).any(1)
+    count = TOP - 1 if versus is None and bool(inside.all()) else TOP
+    rows = []
+    for row, mine, other in zip(ranked, this, this if versus is None else versus, strict=True):
+        rest = row[(row != mine) & (row != other)]
+        rows.append((rest if versus is None else torch.cat([other[None], rest]))[:count])
+    return this, torch.stack(rows)
