@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from whybox.core import registry
+from whybox.core.errors import WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.guard import guard
 from whybox.core.method import Check, Method
@@ -68,7 +69,7 @@ def explain(
         domains=task.domains(),
         labels=model.labels,
         checks=tuple(measured),
-        details=answer.details,
+        details=_details_to_cpu(answer.details),
         seconds=answer.seconds,
         forwards=answer.forwards,
         backwards=answer.backwards,
@@ -82,16 +83,17 @@ def _trust(
 ) -> list[Check]:
     """The checks that any method must stand, on the first input."""
     first = as_tuple(relevance)[0]
-    destroyed = as_tuple(method.run(randomised(model, options["seed"]), inputs, target, **options).relevance)[0]
-    found = [
-        Check(
-            "likeness to the map of random weights",
-            rank_correlation(first, destroyed).abs(),
-            0.5,
-            "Rank correlation with the same method's map for a copy of the model whose weights are shuffled. A map "
-            "that hardly changes does not show what the model has learned.",
-        )
-    ]
+    says = (
+        "Rank correlation with the same method's map for a copy of the model whose weights are shuffled. A map "
+        "that hardly changes does not show what the model has learned."
+    )
+    try:
+        destroyed = as_tuple(method.run(randomised(model, options["seed"]), inputs, target, **options).relevance)[0]
+        likeness = rank_correlation(first, destroyed).abs()
+    except WhyboxError as error:  # the answer itself stands; say why this check does not
+        likeness = torch.full((len(first),), torch.nan, dtype=torch.float64)
+        says = f"{says} Not measured: {error}"
+    found = [Check("likeness to the map of random weights", likeness, 0.5, says)]
     picture = as_tuple(inputs)[0]
     if picture.ndim == 4 and options["at"] is None:
         found.append(
@@ -104,6 +106,14 @@ def _trust(
             )
         )
     return found
+
+
+def _details_to_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _to_cpu(value)
+    if isinstance(value, dict):
+        return {key: _details_to_cpu(part) for key, part in value.items()}
+    return tuple(map(_details_to_cpu, value)) if isinstance(value, (tuple, list)) else value
 
 
 def _to_cpu(x: Tensor) -> Tensor:

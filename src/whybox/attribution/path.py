@@ -83,15 +83,18 @@ class IntegratedGradients(Method):
     def _until_complete(self, integral: "_PathIntegral", goal: Tensor) -> None:
         """Rounds of points for the samples whose gap is still too large; the weights are divided by their sum."""
         open = torch.arange(len(goal))
-        for begin in range(0, MOST_STEPS, ROUND):
-            t = (torch.arange(begin, begin + ROUND, dtype=torch.float64) + 0.5).mul(GOLDEN).remainder(1)
-            for some in torch.split(open, max(1, BLOCK_ROWS // ROUND)):
-                points = t.repeat(len(some))
-                integral.add(some.repeat_interleave(ROUND), points**2, 2 * points)
-            gap = relative_gap(integral.total / integral.weight, goal)
-            open = open[(gap > self.tolerance).cpu()[open]]
-            if not len(open):
-                break
+        with integral.task.bar(len(goal)) as bar:
+            for begin in range(0, MOST_STEPS, ROUND):
+                t = (torch.arange(begin, begin + ROUND, dtype=torch.float64) + 0.5).mul(GOLDEN).remainder(1)
+                for some in torch.split(open, max(1, BLOCK_ROWS // ROUND)):
+                    points = t.repeat(len(some))
+                    integral.add(some.repeat_interleave(ROUND), points**2, 2 * points)
+                gap = relative_gap(integral.total / integral.weight, goal)
+                left = open[(gap > self.tolerance).cpu()[open]]
+                bar.update(len(open) - len(left))
+                open = left
+                if not len(open):
+                    break
         integral.divide()
 
 

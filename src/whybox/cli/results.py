@@ -1,4 +1,4 @@
-"""The results on the terminal: for each picture its classes, what is explained, and how the checks went."""
+"""The results on the terminal: for each picture the verdict, its classes, and how far each method can be trusted."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,29 +16,40 @@ _BAR = 20
 
 
 def show(findings: "Sequence[Findings]", names: Sequence[str], *, err: bool = False) -> None:
-    """Print everything, model by model and picture by picture."""
-    for found in findings:
-        for sample, name in enumerate(names):
-            head = f"{name}, by {found.model}" if len(findings) > 1 else name
-            for line in (head, *_predictions(found.explanations[0], sample), "", *_methods(found, sample), ""):
+    """Print everything, picture by picture and model by model."""
+    from whybox.report.names import model_titles
+
+    titles = model_titles([found.model for found in findings])
+    for sample, name in enumerate(names):
+        typer.echo(name, err=err)
+        for found, title in zip(findings, titles, strict=True):
+            for line in (*_prediction(found, sample, title), *_methods(found, sample), ""):
                 typer.echo(line, err=err)
 
 
-def _predictions(explanation: "Explanation", sample: int) -> list[str]:
-    """The five most probable classes, each with its probability and a bar."""
-    rows = [
-        (p.label, f"{p.probability:6.1%}", "█" * round(p.probability * _BAR)) for p in explanation.predictions(sample)
-    ]
-    return columns(rows, "  ") if rows else []
+def _prediction(found: "Findings", sample: int, model: str) -> list[str]:
+    """The verdict, what is explained, and the most probable classes with their bars."""
+    from whybox.report.verdict import verdict
+
+    this = None if found.contrasts is None else found.contrasts.this
+    said = verdict(found.explanations[0], sample, model, this, found.versus)
+    bars = [(bar.label, bar.percent, "█" * round(bar.share * _BAR)) for bar in said.bars]
+    sentence = f"{said.model} {said.verb} {said.thing}{said.rest}"
+    return [wrap(sentence, "  "), *(columns(bars, "    ") if bars else []), wrap(said.question, "  ")]
 
 
 def _methods(found: "Findings", sample: int) -> list[str]:
-    """What is explained, and for each method how many checks it passes and which it does not."""
+    """For each method how many checks it passes and which it does not, or why it is left out; and the methods' agreement."""
+    from whybox.core.explanation import Explanation
+
     rows = [
-        (_called(result.method), _checks(result, sample) if hasattr(result, "checks") else f"left out: {result.message}")
+        (
+            _called(result.method),
+            _checks(result, sample) if isinstance(result, Explanation) else f"left out: {result.message}",
+        )
         for result in found.results
     ]
-    return [wrap(f"Explained: {found.explanations[0].target[sample]}", "  "), *columns(rows, "  ")]
+    return columns(rows, "    ")
 
 
 def _called(config: dict[str, Any]) -> str:
@@ -48,8 +59,11 @@ def _called(config: dict[str, Any]) -> str:
 
 
 def _checks(explanation: "Explanation", sample: int) -> str:
-    failed = [check for check in explanation.checks if not bool(check.passed[sample])]
-    passed = len(explanation.checks) - len(failed)
-    said = f"{passed} of {len(explanation.checks)} checks pass"
-    worries = ", ".join(f"{c.name} {float(c.values[sample]):.2g} > {c.limit:g}" for c in failed)
-    return f"{said}; warns: {worries}" if failed else said
+    """In brief; a check without a value (NaN) is neither passed nor failed."""
+    values = [(check, float(check.values[sample])) for check in explanation.checks]
+    measured = [(check, value) for check, value in values if value == value]
+    failed = [f"{check.name} {value:.2g} > {check.limit:g}" for check, value in measured if not value <= check.limit]
+    if not measured:
+        return "no checks"
+    passed = f"{len(measured) - len(failed)} of {len(measured)} checks pass"
+    return f"{passed}; warning: {', '.join(failed)}" if failed else passed

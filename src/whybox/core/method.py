@@ -77,7 +77,7 @@ class Attribution:
 
     Attributes:
         relevance: same rank as the input; size 1 on axes that the method does not tell apart; raw, never normalised.
-        details: what else the method knows, per sample; a wrapper puts what is inside under "of".
+        details: what else the method knows, per sample.
         checks: what the method promises, measured.
         target: the pinned target.
         seconds: the wall time of the run.

@@ -73,6 +73,8 @@ def method(name: str, **fields: Any) -> "Method":
         UnknownNameError: there is no such method or field; the nearest are offered.
         InputError: the text cannot be read, or a value does not fit.
     """
+    if "fitted" in fields:
+        raise InputError(f"this {name} has been fitted to data; read it with Fitted.load(path) from where it was saved")
     if not fields and "(" in name:
         built = _from_text(name)
     else:

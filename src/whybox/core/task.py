@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -23,10 +24,11 @@ BLOCK_ROWS = 32
 
 @dataclass
 class Cost:
-    """How often the model was asked, in samples: forward passes, and backward passes behind some of them."""
+    """How often the model was asked, in samples, shared by a run and all that runs inside it; and its progress bar."""
 
     forwards: int = 0
     backwards: int = 0
+    bar_shown: bool = False
 
     def add_forwards(self, rows: int) -> None:
         """Count a forward pass over so many samples."""
@@ -167,12 +169,13 @@ class Task:
         if sample is None:
             sample = torch.arange(rows)
         size = self.model.chunk_size(parts, gradient=gradient)
-        results = [
-            result
-            for _, result in stream(
+        results = []
+        with self.bar(rows) as bar:
+            for done, result in stream(
                 size, rows, lambda rows: function(like(inputs, tuple(x[rows] for x in parts)), sample[rows])
-            )
-        ]
+            ):
+                results.append(result)
+                bar.update(done.stop - done.start)
         return _concatenate(results)
 
     def forward(self, inputs: Inputs, sample: Tensor) -> Tensor:
@@ -221,13 +224,24 @@ class Task:
         """All (sample, draw) pairs for draws `first` … `first + draws − 1`, in blocks that bound memory."""
         size = self.model.chunk_size(as_tuple(self.inputs), gradient=True)
         total, start = self.size * draws, 0
-        with tqdm(total=total, delay=2, leave=False, disable=not self.progress, unit="variant") as bar:
+        with self.bar(total) as bar:
             while start < total:
                 rows = min(size.size * -(-BLOCK_ROWS // size.size), total - start)
                 flat = torch.arange(start, start + rows)
                 yield Block(self, flat // draws, flat % draws + first)
                 bar.update(rows)
                 start += rows
+
+    @contextmanager
+    def bar(self, total: int) -> Iterator[Any]:
+        """A progress bar over something that takes more than two seconds; inside another one it is not shown."""
+        shown = self.progress and not self.cost.bar_shown
+        with tqdm(total=total, delay=2, leave=False, disable=not shown) as bar:
+            self.cost.bar_shown |= shown
+            try:
+                yield bar
+            finally:
+                self.cost.bar_shown &= not shown
 
     def everything(self) -> Block:
         """One variant of every sample."""

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from whybox.core.errors import ModelError
 from whybox.core.model import Model
 
 
@@ -13,9 +14,13 @@ def randomised(model: Model, seed: int = 0) -> Model:
     Each parameter keeps its own values, so activations stay in their usual range, and has a shuffle of its own; a
     parameter whose entries are all equal stays as it is. Buffers, such as the statistics of batch norm, are kept.
     Cost: a copy of the model.
+    Raises: ModelError where the module cannot be copied.
     Source: the parameter randomisation test of Adebayo et al. 2018, arXiv 1810.03292, with shuffled weights.
     """
-    module = copy.deepcopy(model.module)
+    try:
+        module = copy.deepcopy(model.module)
+    except Exception as error:  # a module may refuse in its own way
+        raise ModelError(f"the model cannot be copied, so its weights cannot be shuffled: {error}") from error
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -10,12 +10,14 @@ def rank_correlation(first: Float[Tensor, "n *_a"], second: Float[Tensor, "n *_b
     """Spearman's rank correlation of two maps of the same places, one value per sample, on the CPU in float64.
 
     ρ = Pearson's correlation of the ranks, ties sharing their mean rank; channels are summed first, so that maps
-    with and without a channel axis compare. A constant map has no order: its correlation is NaN.
+    with and without a channel axis compare. A constant map has no order: it agrees with no other (0), and of two
+    such nothing can be said (NaN).
     """
     a, b = torch.broadcast_tensors(over_positions(first), over_positions(second))
     ranks = [torch.as_tensor(rankdata(x.detach().cpu().double().flatten(1).numpy(), axis=1)) for x in (a, b)]
     x, y = (rank - rank.mean(1, keepdim=True) for rank in ranks)
-    return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+    correlation = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return torch.where((x == 0).all(1) != (y == 0).all(1), 0.0, correlation)
 
 
 def over_positions(relevance: Float[Tensor, "n *_"]) -> Float[Tensor, "n *_"]:

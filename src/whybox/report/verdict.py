@@ -7,6 +7,7 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation, Prediction
 from whybox.core.target import class_name
+from whybox.core.tree import as_tuple
 from whybox.report.names import number, percent, thing
 
 
@@ -61,7 +62,7 @@ def verdict(explanation: Explanation, sample: int, model: str, this: Tensor | No
         Bar(one.label, one.index, one.probability, percent(one.probability), number(one.score), roles.get(one.index, ""))
         for one in shown
     )
-    verb = "sees" if explanation.inputs[0].ndim == 3 else "predicts"  # type: ignore[union-attr]
+    verb = "sees" if as_tuple(explanation.inputs)[0].ndim == 4 else "predicts"
     rest = f" ({percent(best[0].probability)}), {_lead(best)} {thing(best[1].label)} ({percent(best[1].probability)})."
     return Verdict(model, verb, thing(best[0].label), rest, question, bars)
 

@@ -1,0 +1,102 @@
+"""Maps: the relevance of one sample, ready to be shown."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from whybox.core.explanation import Explanation
+from whybox.core.tree import as_tuple
+from whybox.plot import Scale, heat, positions, scale_of
+from whybox.plot import explanation as draw
+from whybox.report.images import data_uri, webp
+from whybox.report.names import number
+
+# Below this many positions a side, every position is drawn as a crisp square.
+CRISP = 64
+
+
+@dataclass(frozen=True)
+class MapView:
+    """One map, ready to be shown.
+
+    Attributes:
+        uri: the map as a picture: colours with opacity to lie over the input, or a finished figure.
+        overlay: whether it is to lie over the input.
+        alt: the map in words.
+        says: the scale in words.
+        limit: |R| at full colour.
+        signed: whether it has two colours.
+        crisp: whether its positions are few enough to be drawn as squares.
+        total: the sum of the relevance.
+    """
+
+    uri: str
+    overlay: bool
+    alt: str
+    says: str
+    limit: float
+    signed: bool
+    crisp: bool
+    total: str
+
+
+def map_view(explanation: Explanation, sample: int, title: str) -> MapView:
+    """The map of one sample, on a scale of its own; whether it is signed is decided by the whole batch."""
+    whole = positions(as_tuple(explanation.relevance)[0])
+    values = whole[sample]
+    scale = scale_of(values, signed=bool((whole < 0).any()))
+    if as_tuple(explanation.inputs)[0].ndim == 4 and values.ndim == 2:
+        return overlay(values, scale, title)
+    return MapView(
+        uri=_figure(explanation, sample),
+        overlay=False,
+        alt=f"{title}: relevance drawn as bars",
+        says="raw relevance",
+        limit=scale.limit,
+        signed=scale.signed,
+        crisp=False,
+        total=number(float(values.double().sum())),
+    )
+
+
+def overlay(values: Tensor, scale: Scale, title: str) -> MapView:
+    """A map of a picture (h, w) on a given scale."""
+    return MapView(
+        uri=data_uri(webp(heat(values, scale))),
+        overlay=True,
+        alt=f"{title}: {_where(values, scale)}",
+        says=scale.says(),
+        limit=scale.limit,
+        signed=scale.signed,
+        crisp=max(values.shape) <= CRISP,
+        total=number(float(values.double().sum())),
+    )
+
+
+def _figure(explanation: Explanation, sample: int) -> str:
+    """Whatever is not a picture, as a finished figure."""
+    file = io.BytesIO()
+    draw(explanation, sample).savefig(file, format="png", dpi=110, facecolor="white")
+    with Image.open(file) as image:
+        return data_uri(webp(np.asarray(image.convert("RGB"))))
+
+
+def _where(values: Tensor, scale: Scale) -> str:
+    """In words, how much speaks for and against, and where the middle of the strength lies."""
+    values = torch.nan_to_num(values.double(), posinf=0.0, neginf=0.0)
+    strength = values.abs()
+    total = float(strength.sum())
+    if not scale.limit or not total:
+        return "no relevance anywhere"
+    height, width = values.shape
+    row = float((strength.sum(1) * torch.arange(height)).sum() / total) / max(height - 1, 1)
+    column = float((strength.sum(0) * torch.arange(width)).sum() / total) / max(width - 1, 1)
+    down = "upper" if row < 0.4 else "lower" if row > 0.6 else ""
+    right = "left" if column < 0.4 else "right" if column > 0.6 else ""
+    place = f"in the {down} {right} part".replace("  ", " ") if down or right else "around the centre"
+    weight = f"{float(values.clamp_min(0).sum()) / total:.0%} of the strength speaks for the target, " if scale.signed else ""
+    return f"{weight}centred {place} of the picture"

@@ -1,0 +1,119 @@
+"""as_json: the findings as plain values, for other programs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from whybox.core.errors import InputError
+from whybox.core.explanation import Explanation
+from whybox.core.tree import as_tuple
+from whybox.plot import positions, scale_of
+from whybox.report.findings import Failure, Findings
+
+FORMAT = 1
+
+# Larger maps are left out: `Explanation.save` is the place for them.
+MOST_POSITIONS = 64 * 64
+
+
+def as_json(findings: Findings, names: Sequence[str]) -> dict[str, Any]:
+    """Everything found about one model, as plain values; what is not finite becomes None.
+
+    For each picture: the five best predictions, the target and its score, and for each method its checks and its
+    relevance: sum, extremes, the scale of the report, and the map itself, summed over the channels, where it has at
+    most 4,096 positions (else None).
+
+    Raises:
+        InputError: there is not one name for each picture.
+    """
+    if len(names) != len(findings):
+        raise InputError(f"there are {len(findings)} pictures, but {len(names)} names")
+    first = findings.explanations[0]
+    return {
+        "format": FORMAT,
+        "model": findings.model,
+        "seed": findings.seed,
+        "at": findings.at,
+        "versions": dict(first.versions),
+        "methods": [_method(result) for result in findings.results],
+        "pictures": [
+            {
+                "name": name,
+                "predictions": [
+                    {"index": p.index, "label": p.label, "score": _plain(p.score), "probability": _plain(p.probability)}
+                    for p in first.predictions(sample)
+                ],
+                "target": first.target[sample],
+                "score": _plain(float(first.scores[sample])),
+                "explanations": [
+                    None if isinstance(result, Failure) else _explanation(result, sample) for result in findings.results
+                ],
+                "contrasts": _contrasts(findings, sample),
+            }
+            for sample, name in enumerate(names)
+        ],
+    }
+
+
+def _method(result: Explanation | Failure) -> dict[str, Any]:
+    if isinstance(result, Failure):
+        return {"configuration": result.method, "error": result.message}
+    return {
+        "configuration": result.method,
+        "error": None,
+        "seconds": result.seconds,
+        "forwards": result.forwards,
+        "backwards": result.backwards,
+    }
+
+
+def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
+    return {
+        "relevance": _relevance(as_tuple(result.relevance)[0], sample),
+        "checks": [
+            {
+                "name": check.name,
+                "value": _plain(float(check.values[sample])),
+                "limit": _plain(float(check.limit)),
+                "passed": bool(check.passed[sample]),
+                "says": check.says,
+            }
+            for check in result.checks
+        ],
+    }
+
+
+def _relevance(relevance: Tensor, sample: int) -> dict[str, Any]:
+    values = positions(relevance)[sample].double()
+    return {
+        "shape": list(relevance.shape[1:]),
+        "sum": _plain(float(values.sum())),
+        "min": _plain(float(values.min())),
+        "max": _plain(float(values.max())),
+        "full_colour": scale_of(values).limit,
+        "map": _plain(values.tolist()) if values.numel() <= MOST_POSITIONS else None,
+    }
+
+
+def _contrasts(findings: Findings, sample: int) -> dict[str, Any] | None:
+    """The classes that were compared, and what was found where."""
+    contrasts = findings.contrasts
+    if contrasts is None:
+        return None
+    return {
+        "method": contrasts.method,
+        "this": int(contrasts.this[sample]),
+        "others": [
+            {"index": other, "relevance": _relevance(relevance, sample)}
+            for other, relevance in zip(contrasts.others[sample].tolist(), contrasts.relevance, strict=True)
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Numbers with six significant digits; None for what is not finite."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,0 +1,215 @@
+"""The report as values that the template only has to lay out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from whybox._version import __version__
+from whybox.core.errors import InputError
+from whybox.core.explanation import Explanation
+from whybox.core.target import Contrast
+from whybox.core.tree import as_tuple
+from whybox.plot import picture, positions, scale_of
+from whybox.report.cards import MethodCard, method_cards
+from whybox.report.findings import Failure, Findings
+from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
+from whybox.report.maps import CRISP, MapView, map_view, overlay
+from whybox.report.names import method_title, method_titles, model_titles, number, percent, settings
+from whybox.report.reproduce import Reproduce, reproduce
+from whybox.report.trust import Trust, trust
+from whybox.report.verdict import Verdict, label_of, verdict
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The input of one sample; `under` names the style that lays it under the maps."""
+
+    uri: str
+    width: int
+    height: int
+    crisp: bool
+    under: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class MethodView:
+    """One method's answer for one sample: a map, or the message of its failure."""
+
+    title: str
+    settings: str
+    map: MapView | None
+    failure: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """One class of "why this, not that", with its map."""
+
+    index: int
+    label: str
+    percent: str
+    difference: str
+    map: MapView
+
+
+@dataclass(frozen=True)
+class ContrastView:
+    """ "Why this, not that" for one sample."""
+
+    this: str
+    method: str
+    says: str
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """What one model says of one picture."""
+
+    title: str
+    name: str
+    verdict: Verdict
+    shown: Shown | None
+    methods: tuple[MethodView, ...]
+    contrast: ContrastView | None
+    contrast_note: str
+    trust: Trust
+
+
+@dataclass(frozen=True)
+class PictureView:
+    """One picture, seen by each model."""
+
+    name: str
+    models: tuple[ModelView, ...]
+
+    @property
+    def overlays(self) -> bool:
+        """Whether there is a map that lies over the picture."""
+        return any(one.map is not None and one.map.overlay for model in self.models for one in model.methods)
+
+    def drawn(self, *, signed: bool) -> bool:
+        """Whether there is a map with two colours, or one with a single colour."""
+        return any(one.map is not None and one.map.signed is signed for model in self.models for one in model.methods)
+
+
+@dataclass(frozen=True)
+class ReportView:
+    """The whole report."""
+
+    title: str
+    version: str
+    pictures: tuple[PictureView, ...]
+    under: dict[str, str]
+    cards: tuple[MethodCard, ...]
+    reproduce: Reproduce
+
+
+def view(findings: Sequence[Findings], names: Sequence[str], command: str) -> ReportView:
+    """Everything that the report shows.
+
+    Raises:
+        InputError: the findings are not about the same pictures, or there is not one name for each.
+    """
+    if not findings or any(len(found) != len(names) for found in findings):
+        counts = ", ".join(str(len(found)) for found in findings) or "no"
+        raise InputError(f"a report needs one name for each picture: {counts} pictures, {len(names)} names")
+    titles = model_titles([found.model for found in findings])
+    under: dict[str, str] = {}
+    pictures = tuple(
+        PictureView(
+            name,
+            tuple(_model(found, sample, title, under) for found, title in zip(findings, titles, strict=True)),
+        )
+        for sample, name in enumerate(names)
+    )
+    subject = names[0] if len(names) == 1 else f"{len(names)} pictures"
+    return ReportView(
+        title=f"{' and '.join(titles)}: {subject}",
+        version=__version__,
+        pictures=pictures,
+        under={name: uri for uri, name in under.items()},
+        cards=method_cards(findings, titles),
+        reproduce=reproduce(findings, names, command),
+    )
+
+
+def _model(found: Findings, sample: int, title: str, under: dict[str, str]) -> ModelView:
+    contrasts = found.contrasts
+    titles = method_titles([_config(result) for result in found.results])
+    explained = [t for t, result in zip(titles, found.results, strict=True) if isinstance(result, Explanation)]
+    return ModelView(
+        title=title,
+        name=found.model,
+        verdict=verdict(found.explanations[0], sample, title, contrasts and contrasts.this, found.versus),
+        shown=_shown(found, sample, under),
+        methods=tuple(_method(result, sample, t) for t, result in zip(titles, found.results, strict=True)),
+        contrast=_contrast(found, sample),
+        contrast_note=found.contrast_note,
+        trust=trust(found.explanations, explained, sample),
+    )
+
+
+def _config(result: Explanation | Failure) -> dict[str, Any]:
+    return result.method
+
+
+def _method(result: Explanation | Failure, sample: int, title: str) -> MethodView:
+    if isinstance(result, Failure):
+        return MethodView(title, settings(result.method), None, result.message)
+    return MethodView(title, settings(result.method), map_view(result, sample, title), "")
+
+
+def _shown(found: Findings, sample: int, under: dict[str, str]) -> Shown | None:
+    """The picture that the model saw; the same one under several maps is stored once."""
+    inputs = as_tuple(found.explanations[0].inputs)[0]
+    if inputs.ndim != 4:
+        return None
+    pixels = as_bytes(picture(inputs[sample], found.domain, found.preprocess))
+    height, width = pixels.shape[:2]
+    small = height * width <= LOSSLESS_PIXELS
+    crisp = max(height, width) <= CRISP
+    lossy = data_uri(webp(pixels, None if crisp else 85))
+    describe = getattr(found.preprocess, "describe", None)
+    channels = inputs.shape[1]
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels, their mean as grey")
+    size = f"{width} × {height} pixels, {kind}"
+    return Shown(
+        uri=data_uri(webp(pixels, None if small else 92)),
+        width=width,
+        height=height,
+        crisp=crisp,
+        under=under.setdefault(lossy, f"under-{len(under)}"),
+        caption=f"{size}: {describe()}" if describe else size,
+    )
+
+
+def _contrast(found: Findings, sample: int) -> ContrastView | None:
+    contrasts = found.contrasts
+    if contrasts is None or positions(contrasts.relevance[0]).ndim != 3 or _inputs(found).ndim != 4:
+        return None
+    maps = [positions(relevance)[sample] for relevance in contrasts.relevance]
+    scale = scale_of(maps, signed=True)
+    outputs = found.explanations[0].outputs
+    this = label_of(int(contrasts.this[sample]), found.labels)
+    options = []
+    for values, other in zip(maps, contrasts.others[sample].tolist(), strict=True):
+        that = label_of(other, found.labels)
+        score = Contrast(contrasts.this, contrasts.others.new_full(contrasts.this.shape, other)).score(outputs)
+        options.append(
+            Option(
+                index=other,
+                label=that,
+                percent=percent(float(outputs[sample].float().softmax(0)[other])),
+                difference=number(float(score[sample])),
+                map=overlay(values, scale, f"Why {this} and not {that}"),
+            )
+        )
+    return ContrastView(this, method_title(contrasts.method), scale.says(), tuple(options))
+
+
+def _inputs(found: Findings) -> Tensor:
+    return as_tuple(found.explanations[0].inputs)[0]

@@ -1,0 +1,103 @@
+"""write: the report as one HTML file; check_writable: find out beforehand whether that will work."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from whybox.core.errors import InputError
+from whybox.report.findings import Findings
+from whybox.report.view import view
+
+STYLES = ("tokens.css", "page.css", "maps.css", "trust.css", "print.css")
+SCRIPTS = ("page.js", "maps.js")
+
+
+def write(path: str | Path, findings: Sequence[Findings], names: Sequence[str], command: str = "") -> Path:
+    """Write the report: one file, complete in itself, that asks nothing of any network.
+
+    The file appears whole or not at all: it is written beside its place and then moved there.
+
+    Args:
+        path: where to; an existing file is replaced.
+        findings: what `collect` has found, one for each model, all about the same pictures.
+        names: what to call the pictures.
+        command: the command that led here, to be shown; "" for none.
+
+    Returns:
+        the path.
+
+    Raises:
+        InputError: the path cannot be written to, or findings and names do not fit each other.
+    """
+    check_writable(path)
+    page = html(findings, names, command).encode("utf-8", "replace")
+    place = Path(path).resolve()
+    beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        beside.write_bytes(page)
+        beside.replace(place)
+    except OSError as error:
+        raise InputError(f"the report cannot be written to {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return Path(path)
+
+
+def html(findings: Sequence[Findings], names: Sequence[str], command: str = "") -> str:
+    """The report as text."""
+    page = view(findings, names, command)
+    environment = templates()
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        styles="\n".join(_asset(name) for name in STYLES),
+        scripts="\n".join(_asset(name) for name in SCRIPTS),
+    )
+
+
+@cache
+def templates() -> Environment:
+    """The templates; everything put into them is escaped."""
+    return Environment(
+        loader=PackageLoader("whybox.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    loader = templates().loader
+    assert loader is not None
+    return loader.get_source(templates(), name)[0]
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise InputError, saying what to do, unless a file can be written at `path`; nothing is left there."""
+    shown, place = str(path), Path(path).resolve()
+    if place.is_dir():
+        raise InputError(f"{shown!r} is a folder; give the name of a file in it, such as {str(Path(path) / 'report.html')!r}")
+    if place.exists() and not place.is_file():
+        raise InputError(f"{shown!r} is not an ordinary file; give another name")
+    folder = place.parent
+    if not folder.exists():
+        raise InputError(f"the folder {str(folder)!r} does not exist; make it first, or write somewhere else")
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is not a folder, so nothing can be written into it")
+    if place.exists() and not os.access(place, os.W_OK):
+        raise InputError(f"{shown!r} is there already and must not be changed; remove it, or give another name")
+    trial = place.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        trial.touch(exist_ok=False)
+        trial.unlink()
+        place.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(
+            f"nothing can be written to {shown!r}: {error.strerror or error}; give a place where you may write"
+        ) from error
