@@ -27,7 +27,7 @@ _PLACES = {
     "whybox.core.external": ("External",),
     "whybox.core.explanation": ("Explanation",),
     "whybox.core.errors": ("WhyboxError",),
-    "whybox.explain": ("explain",),
+    "whybox.explaining": ("explain",),
 }
 _MODULES = ("datasets", "evaluation", "models", "plot", "report")
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}

@@ -44,10 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     app(args=argv, prog_name="whybox", obj=argv)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"whybox {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -31,20 +31,21 @@ def guard(module: nn.Module, seed: int = 0) -> Iterator[None]:
     Limits: a `forward` that writes into its parameters in place is not undone. Random numbers that other threads
     draw from the global generators meanwhile are drawn again afterwards.
     """
-    states = _enter(module, seed)
+    states: list[_ModuleState] = []
     try:
+        _enter(module, seed, states)
         yield
     finally:
         _leave(states)
 
 
-def _enter(module: nn.Module, seed: int) -> "list[_ModuleState]":
+def _enter(module: nn.Module, seed: int, states: "list[_ModuleState]") -> None:
+    """Take the snapshots, each noted in `states` as soon as it counts, so that a failure midway can be undone."""
     with _lock:
         if not _generators:
             _generators.append(_GeneratorState())
             _seed_everything(seed)
         _generators[0].count += 1
-        states = []
         for part in module.modules():
             if id(part) not in _modules:
                 _modules[id(part)] = _ModuleState(part)
@@ -52,7 +53,6 @@ def _enter(module: nn.Module, seed: int) -> "list[_ModuleState]":
             state.count += 1
             states.append(state)
             part.training = False
-        return states
 
 
 def _leave(states: "list[_ModuleState]") -> None:

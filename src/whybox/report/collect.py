@@ -15,7 +15,7 @@ from whybox.core.method import Method, check_inputs, start
 from whybox.core.model import Model
 from whybox.core.target import Contrast, Logit, Target, as_target
 from whybox.core.tree import Inputs, as_tuple
-from whybox.explain import explain
+from whybox.explaining import explain
 from whybox.report.findings import Contrasts, Failure, Findings
 
 logger = logging.getLogger(__name__)

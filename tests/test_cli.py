@@ -1,0 +1,477 @@
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import whybox
+from whybox.cli import app, asked
+from whybox.cli.classes import class_index
+from whybox.cli.methods import written
+from whybox.core.errors import InputError, TargetError, UnknownNameError
+from whybox.datasets import load
+
+MODEL_FILE = """
+import torch
+from torch import nn
+import whybox
+from whybox.models import ImagePreprocess
+
+def flat():
+    torch.manual_seed(0)
+    module, preprocess = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), ImagePreprocess(mode="L", resize=(8, 8))
+    return whybox.Model(module, name="flat", preprocess=preprocess, labels=["a", "b", "c"])
+
+def bare():
+    return nn.Linear(3, 2)
+
+def any_size():
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return whybox.Model(module, name="any size", preprocess=ImagePreprocess(mode="L"))
+
+def misfit():
+    return whybox.Model(nn.Linear(5, 2), name="misfit", preprocess=ImagePreprocess(mode="L", resize=(8, 8)))
+
+def broken():
+    raise RuntimeError("out of order")
+"""
+LOADED = "raise SystemExit('the model was loaded')"
+
+
+def run(*argv: str) -> Result:
+    return CliRunner().invoke(app, argv, obj=list(argv), catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in, with three held-out digits as pictures, a few bad files and some models."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    inputs, _ = load("digits")
+    Path("digits").mkdir()
+    for i in range(3):
+        pixels = (inputs[i, 0].numpy() * 255).round().astype(np.uint8)
+        Image.fromarray(pixels).save(f"digits/{'cab'[i]}.png")
+    Image.open("digits/a.png").save("one.png")
+    Image.new("L", (24, 16)).save("wide.png")
+    Path("digits/notes.txt").write_text("no picture")
+    Path("truncated.png").write_bytes(Path("one.png").read_bytes()[:-40])
+    Path("text.png").write_text("no picture")
+    Path("models.py").write_text(MODEL_FILE)
+    Path("loaded.py").write_text(LOADED)
+    Path("code.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    return tmp_path
+
+
+def subprocess_run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+class TestStart:
+    def test_help_needs_neither_torch_nor_rich(self) -> None:
+        code = (
+            "import sys\nfrom whybox.cli import main\n"
+            "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+            "assert not {'torch', 'numpy', 'rich', 'matplotlib'} & set(sys.modules)"
+        )
+        assert "explain" in subprocess_run(code)
+
+    def test_help_answers_at_once(self) -> None:
+        def seconds() -> float:
+            began = time.perf_counter()
+            subprocess_run("from whybox.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass")
+            return time.perf_counter() - began
+
+        assert min(seconds() for _ in range(5)) < 0.3
+
+    def test_names_of_methods_need_no_torch(self) -> None:
+        assert "grad_cam" in subprocess_run(
+            "import sys, whybox\nprint(whybox.methods())\nassert 'torch' not in sys.modules"
+        )
+
+    def test_version(self) -> None:
+        result = run("--version")
+        assert (result.exit_code, result.stdout) == (0, f"whybox {whybox.__version__}\n")
+
+    def test_no_command_shows_help(self) -> None:
+        assert "demo" in run().output
+
+    def test_unknown_command_and_option(self) -> None:
+        assert run("explane").exit_code == 2
+        assert run("explain", "one.png", "--modell", "digits").exit_code == 2
+
+
+class TestAsked:
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("a,b", ["a", "b"]),
+            ("a(of=b(c=1, d=2), e=(1, 2)),f", ["a(of=b(c=1, d=2), e=(1, 2))", "f"]),
+            ("a(layer='x,)y'),b", ["a(layer='x,)y')", "b"]),
+            ("a", ["a"]),
+            ("", [""]),
+        ],
+    )
+    def test_methods_are_split_outside_brackets_and_quotes(self, text: str, parts: list[str]) -> None:
+        assert asked.split(text) == parts
+
+    def test_the_same_method_twice_is_one(self) -> None:
+        assert asked.methods("gradient, gradient,smooth_grad(samples=4),") == [
+            whybox.Gradient(),
+            whybox.SmoothGrad(samples=4),
+        ]
+
+    def test_pictures_of_a_folder_are_sorted_and_of_a_pattern_too(self) -> None:
+        inside = [Path("digits/a.png"), Path("digits/b.png"), Path("digits/c.png")]
+        assert asked.pictures(["digits"]) == inside
+        assert asked.pictures(["digits/*.png"]) == inside
+        assert asked.pictures([str(Path("digits").resolve() / "*.png")]) == [path.resolve() for path in inside]
+        assert asked.pictures(["digits/b.png", "digits"]) == [inside[1], inside[0], inside[2]]
+
+    def test_a_file_with_brackets_in_its_name_is_no_pattern(self) -> None:
+        Path("a[1].png").touch()
+        assert asked.pictures(["a[1].png"]) == [Path("a[1].png")]
+
+    def test_names_tell_pictures_apart(self) -> None:
+        assert asked.picture_names([Path("x/a.png"), Path("b.png")]) == ["a.png", "b.png"]
+        assert asked.picture_names([Path("x/a.png"), Path("y/a.png")]) == [str(Path("x/a.png")), str(Path("y/a.png"))]
+
+    def test_weights_go_with_their_models(self) -> None:
+        assert asked.models(("digits",), ()) == [("digits", None)]
+        assert asked.models(("digits", "digits"), ("default", "random")) == [("digits", None), ("digits", "random")]
+
+
+class TestClasses:
+    LABELS = ("tabby", "tiger cat", "Persian cat", "catamaran", "crane", "crane", "sea_lion")
+
+    @pytest.mark.parametrize(
+        ("text", "index"),
+        [("0", 0), ("tabby", 0), ("TABBY", 0), ("persian", 2), ("cata", 3), ("sea lion", 6), ("Sea_Lion", 6), ("6", 6)],
+    )
+    def test_index_label_or_part(self, text: str, index: int) -> None:
+        assert class_index(text, self.LABELS, 7) == index
+
+    def test_a_whole_word_goes_before_a_part_of_one(self) -> None:
+        with pytest.raises(InputError, match=r"'cat' fits 2 classes: 1 'tiger cat', 2 'Persian cat'; give the index"):
+            class_index("cat", self.LABELS, 7)
+
+    def test_labels_that_occur_twice_are_listed(self) -> None:
+        with pytest.raises(InputError, match="4 'crane', 5 'crane'"):
+            class_index("crane", self.LABELS, 7)
+
+    def test_a_miss_offers_the_nearest(self) -> None:
+        with pytest.raises(UnknownNameError, match="did you mean 'tabby'"):
+            class_index("taby", self.LABELS, 7)
+
+    @pytest.mark.parametrize("text", ["7", "-1"])
+    def test_an_index_must_be_in_range(self, text: str) -> None:
+        with pytest.raises(TargetError, match=f"class {text} is out of range: the classes go from 0 to 6"):
+            class_index(text, self.LABELS, 7)
+
+    def test_without_labels_only_an_index_will_do(self) -> None:
+        assert class_index("3", None, 4) == 3
+        with pytest.raises(InputError, match="no labels: give the class's index, from 0 to 3"):
+            class_index("cat", None, 4)
+
+    @pytest.mark.parametrize("text", ["", "  ", "_"])
+    def test_nothing_is_no_part_of_a_label(self, text: str) -> None:
+        with pytest.raises(UnknownNameError):
+            class_index(text, self.LABELS, 7)
+
+
+class TestExplain:
+    def test_one_picture_end_to_end(self) -> None:
+        result = run("explain", "one.png", "--model", "digits", "-o", "out.html", "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        lines = result.stdout.splitlines()
+        assert lines[0] == "one.png"
+        assert lines[-1] == "out.html"
+        for method in ("input_x_gradient", "integrated_gradients", "smooth_grad", "grad_cam"):
+            assert f"    {method} " in result.stdout
+        assert "checks pass" in result.stdout
+        assert "whybox explain one.png --model digits -o out.html --json out.json" in Path("out.html").read_text()
+        record = json.loads(Path("out.json").read_text())
+        assert record["command"] == "whybox explain one.png --model digits -o out.html --json out.json"
+        assert len(record["models"]) == 1
+
+    def test_several_pictures_are_one_report(self) -> None:
+        result = run("explain", "digits", "wide.png", "--model", "digits", "--methods", "gradient")
+        assert result.exit_code == 0, result.output
+        named = [line for line in result.stdout.splitlines() if line.endswith(".png")]
+        assert named == ["a.png", "b.png", "c.png", "wide.png"]
+        text = Path("whybox-report.html").read_text()
+        assert all(name in text for name in named)
+
+    def test_two_models_side_by_side(self) -> None:
+        result = run(
+            *("explain", "one.png", "--model", "digits", "--weights", "default", "--methods", "gradient"),
+            *("--model", "models.py:flat", "--weights", "default", "--target", "1", "--json", "out.json"),
+        )
+        assert result.exit_code == 0, result.output
+        assert len(json.loads(Path("out.json").read_text())["models"]) == 2
+        assert "digits" in result.stdout
+        assert "flat" in result.stdout
+        assert "flat" in Path("whybox-report.html").read_text()
+
+    def test_labels_are_resolved_for_each_model(self) -> None:
+        result = run("explain", "one.png", "-m", "models.py:flat", "-m", "digits", "--target", "b")
+        assert result.exit_code == 2
+        assert "there is no class 'b'" in result.stderr
+
+    def test_target_and_versus(self) -> None:
+        result = run(
+            "explain", "one.png", "-m", "models.py:flat", "--methods", "gradient", "--target", "C", "--versus", "a"
+        )
+        assert result.exit_code == 0, result.output
+        assert "the score of 'c' (2) minus that of 'a' (0)" in result.stdout
+
+    def test_a_layer_and_a_seed(self) -> None:
+        result = run(
+            *("explain", "one.png", "-m", "digits", "--methods", "smooth_grad(samples=2)"),
+            *("--layer", "relu2", "--seed", "3", "--json", "out.json"),
+        )
+        assert result.exit_code == 0, result.output
+        [record] = json.loads(Path("out.json").read_text())["models"]
+        assert "relu2" in json.dumps(record)
+
+    def test_json_on_stdout_leaves_nothing_else_there(self) -> None:
+        result = run("explain", "one.png", "-m", "digits", "--methods", "gradient", "--json", "-")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["models"]
+        assert result.stderr.splitlines()[-1] == "whybox-report.html"
+
+    def test_a_default_method_that_does_not_apply_is_said_and_left_out(self) -> None:
+        result = run("explain", "one.png", "-m", "models.py:flat")
+        assert result.exit_code == 0, result.output
+        assert "grad_cam              left out: " in result.stdout
+        assert result.stderr == ""
+
+    def test_a_method_that_was_asked_for_and_does_not_apply_is_a_failure(self) -> None:
+        result = run("explain", "one.png", "-m", "models.py:flat", "--methods", "gradient,grad_cam")
+        assert result.exit_code == 1
+        assert "grad_cam cannot explain flat" in result.stderr
+        assert Path("whybox-report.html").exists()
+
+    def test_interrupting_says_what_was_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_args: object, **_kwargs: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("whybox.report.collect", interrupt)
+        result = run("explain", "one.png", "-m", "digits")
+        assert result.exit_code == 130
+        assert result.stderr == "Error: interrupted while explaining digits; nothing was written\n"
+
+    def test_an_error_that_is_nobodys_fault_but_ours_passes_with_its_traceback(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("whybox.report.collect", lambda *_args, **_kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("explain", "one.png", "-m", "digits")
+
+    def test_a_full_disk_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write(*_args: object, **_kwargs: object) -> None:
+            raise OSError(28, "No space left on device", "whybox-report.html")
+
+        monkeypatch.setattr("whybox.report.write", write)
+        result = run("explain", "one.png", "-m", "digits", "--methods", "gradient")
+        assert result.exit_code == 1
+        assert "No space left" in result.stderr
+
+
+DIGITS = ("--model", "digits")
+
+
+class TestAskedWrongly:
+    """Exit code 2 and advice."""
+
+    @pytest.mark.parametrize(
+        ("argv", "advice"),
+        [
+            (
+                ("explain", "one.png"),
+                "say which model to explain with --model: digits (comes with whybox), torchvision",
+            ),
+            (("explain", *DIGITS), "Missing argument"),
+            (("explain", "none.png", *DIGITS), "'none.png' does not exist; give the path of a picture"),
+            (("explain", "n*.png", *DIGITS), "no file fits the pattern 'n*.png'"),
+            (("explain", ".", *DIGITS, "-o", "no/x.html"), "no"),
+            (("explain", "truncated.png", *DIGITS), "truncated.png cannot be decoded: it is truncated or damaged"),
+            (("explain", "text.png", *DIGITS), "text.png cannot be read as a picture"),
+            (("explain", "huge.png", *DIGITS), "huge.png has more than 50 megapixels (10000 × 10000); make it smaller"),
+            (("explain", "one.png", "-m", "digit"), "did you mean 'digits'"),
+            (("explain", "one.png", "-m", "none.py:f"), "there is no file 'none.py'"),
+            (("explain", "one.png", "-m", "models.py:flatt"), "did you mean 'flat'"),
+            (("explain", "one.png", "-m", "models.py:bare"), "return whybox.Model(module, preprocess="),
+            (("explain", "one.png", *DIGITS, *DIGITS), "given twice with the same weights"),
+            (("explain", "one.png", *DIGITS * 3), "one model is explained or two are compared, not 3"),
+            (("explain", "one.png", *DIGITS, "-m", "models.py:flat", "--weights", "random"), "once for each model"),
+            (("explain", "one.png", *DIGITS, "--weights", "none.pt"), "there is no file 'none.pt'"),
+            (("explain", "one.png", *DIGITS, "--methods", "gradcam"), "did you mean 'grad_cam'"),
+            (("explain", "one.png", *DIGITS, "--methods", "smooth_grad(sample=2)"), "did you mean 'samples'"),
+            (("explain", "one.png", *DIGITS, "--methods", "smooth_grad(samples=0)"), "samples ≥ 1"),
+            (("explain", "one.png", *DIGITS, "--methods", "smooth_grad(samples="), "write name(field=value"),
+            (("explain", "one.png", *DIGITS, "--methods", ","), "--methods is empty"),
+            (("explain", "one.png", *DIGITS, "--target", "10"), "out of range: the classes go from 0 to 9"),
+            (("explain", "one.png", *DIGITS, "--target", "-1"), "out of range: the classes go from 0 to 9"),
+            (("explain", "one.png", "-m", "models.py:flat", "--target", "bb"), "give an index from 0 to 2"),
+            (("explain", "one.png", "-m", "models.py:flat", "--versus", "d"), "there is no class 'd'"),
+            (("explain", "one.png", *DIGITS, "--target", "1", "--versus", "1"), "name the same class, 1"),
+            (("explain", "one.png", *DIGITS, "--layer", "relu"), "there is no layer 'relu'; did you mean 'relu1'"),
+            (("explain", "one.png", *DIGITS, "--device", "gpu"), "a device is cpu, cuda, cuda:N or mps"),
+            (("explain", "one.png", *DIGITS, "--seed", "-1"), "--seed -1 is out of range"),
+            (("explain", "one.png", *DIGITS, "--seed", "x"), "--seed"),
+            (("explain", "one.png", *DIGITS, "-o", "one.png"), "let its name end in .html"),
+            (("explain", "one.png", *DIGITS, "--json", "one.png"), "would overwrite the report or a picture"),
+            (("explain", "one.png", "wide.png", "-m", "models.py:any_size"), "explain them one at a time"),
+            (("layers", "digit"), "did you mean 'digits'"),
+            (("methods", "gradcam"), "did you mean 'grad_cam'"),
+            (("demo", "-o", "no/demo.html"), "no"),
+        ],
+    )
+    def test_one_clear_message(self, argv: tuple[str, ...], advice: str) -> None:
+        if "huge.png" in argv:
+            Image.new("1", (10000, 10000)).save("huge.png")
+        result = run(*argv)
+        assert result.exit_code == 2, result.output
+        assert advice in result.stderr
+        assert result.stdout == ""
+
+    def test_a_folder_without_pictures(self) -> None:
+        Path("empty").mkdir()
+        result = run("explain", "empty", *DIGITS)
+        assert result.exit_code == 2
+        assert "the folder 'empty' holds no pictures" in result.stderr
+
+    def test_a_device_that_is_not_there(self) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+        result = run("explain", "one.png", *DIGITS, "--device", "cuda")
+        assert result.exit_code == 2
+        assert "leave --device out to use the CPU" in result.stderr
+
+    @pytest.mark.parametrize(
+        "argv",
+        [
+            ("one.png", "-o", "no/such/report.html"),
+            ("one.png", "-o", "digits"),
+            ("one.png", "-o", "report.pdf"),
+            ("one.png", "--json", "no/such/out.json"),
+            ("one.png", "--methods", "gradcam"),
+            ("one.png", "--device", "tpu"),
+            ("one.png", "--seed", "-5"),
+            ("one.png", "truncated.png"),
+            ("one.png", "none.png"),
+            ("one.png", "--weights", "none.safetensors"),
+        ],
+    )
+    def test_what_can_be_known_before_is_said_before_the_model_is_loaded(self, argv: tuple[str, ...]) -> None:
+        result = run("explain", *argv, "--model", "loaded.py:factory")
+        assert result.exit_code == 2, result.output
+        assert "loaded" not in result.output
+
+    def test_the_counterproof(self) -> None:
+        assert "the model was loaded" in str(run("explain", "one.png", "--model", "loaded.py:factory").exception)
+
+
+class TestFailed:
+    """Exit code 1 and the reason."""
+
+    @pytest.mark.parametrize(
+        ("argv", "reason"),
+        [
+            (("--model", "models.py:broken"), "broken() in models.py failed: RuntimeError: out of order"),
+            (("--model", "models.py:misfit"), "misfit fails on an input of shape 1 × 1 × 8 × 8"),
+            ((*DIGITS, "--weights", "code.pt"), "would run code when read"),
+            ((*DIGITS, "--weights", "one.png.pt"), "one.png.pt is damaged or no file of weights"),
+            (("-m", "models.py:flat", "--methods", "grad_cam"), "layer"),
+        ],
+    )
+    def test_one_clear_message(self, argv: tuple[str, ...], reason: str) -> None:
+        Path("one.png.pt").write_bytes(Path("one.png").read_bytes())
+        result = run("explain", "one.png", *argv)
+        assert result.exit_code == 1, result.output
+        assert reason in result.stderr
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+
+
+class TestMethods:
+    def test_the_table_has_every_method(self) -> None:
+        result = run("methods")
+        assert result.exit_code == 0
+        assert result.stdout.split()[:5] == ["METHOD", "TRAINS", "LOCAL", "AGNOSTIC", "COST"]
+        listed = [line.split()[0] for line in result.stdout.splitlines() if line and line[0].islower()]
+        assert listed == whybox.methods()
+
+    @pytest.mark.parametrize("name", whybox.methods())
+    def test_each_is_described_and_written_so_that_it_can_be_read(self, name: str) -> None:
+        result = run("methods", name)
+        assert result.exit_code == 0
+        assert "Source: " in result.stdout
+        call = result.stdout.splitlines()[-1].partition('"')[2].rstrip('"')
+        assert whybox.method(call) == whybox.method(name)
+
+    def test_fields_are_written_as_they_are_read(self) -> None:
+        for text in ("smooth_grad(of=integrated_gradients(steps=8), samples=4)", "grad_cam(layer=('a', 'b'))"):
+            assert written(whybox.method(text)) == text
+
+
+class TestLayers:
+    def test_names_types_shapes_and_the_one_for_grad_cam(self) -> None:
+        result = run("layers", "digits")
+        assert result.exit_code == 0
+        rows = [line.split("  ") for line in result.stdout.splitlines()]
+        cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+        assert cells[1] == ["conv1", "Conv2d", "32 × 8 × 8"]
+        assert [row[0] for row in cells if row[-1] == "grad_cam"] == ["relu4"]
+
+    @pytest.mark.parametrize("factory", ["bare", "any_size"])
+    def test_without_an_input_size_the_names_alone(self, factory: str) -> None:
+        result = run("layers", f"models.py:{factory}")
+        assert result.exit_code == 0
+        assert "LAYER" in result.stdout or factory == "bare"
+        assert "does not say what size its input has" in result.stderr
+
+    def test_a_model_that_does_not_run(self) -> None:
+        result = run("layers", "models.py:misfit")
+        assert result.exit_code == 0
+        assert "the model fails on an input of shape (1, 1, 8, 8)" in result.stderr
+
+
+class TestDoctor:
+    def test_a_sound_installation(self) -> None:
+        result = run("doctor")
+        assert result.exit_code == 0, result.output
+        assert torch.__version__ in result.stdout
+        assert "integrated gradients add up" in result.stdout
+
+    def test_what_is_broken_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("whybox.cli.doctor.held_out_digits", lambda: 1 / 0)
+        result = run("doctor")
+        assert result.exit_code == 1
+        assert "BROKEN  digits" in result.stdout
+        assert result.stdout.endswith("Broken: digits.\n")
+
+    def test_a_missing_extra_is_not_broken_and_comes_with_its_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("whybox.cli.doctor._EXTRAS", {"no-such-package": "vision"})
+        result = run("doctor")
+        assert result.exit_code == 0
+        assert "pip install 'whybox[vision]'" in result.stdout
+
+
+class TestDemo:
+    def test_it_explains_two_digits(self) -> None:
+        result = run("demo")
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        assert result.stdout.splitlines()[-1] == "whybox-demo.html"
+        assert Path("whybox-demo.html").stat().st_size < 2_000_000
+        assert "whybox demo" in Path("whybox-demo.html").read_text()
