@@ -6,7 +6,6 @@ import pickle
 import struct
 import subprocess
 import sys
-import tarfile
 import time
 import zlib
 from pathlib import Path
@@ -23,20 +22,6 @@ from whybox.models import ImagePreprocess
 from whybox.models.torchvision_models import import_torchvision
 
 RESNETS = Path(__file__).parent / "models/resnet20_cifar10.py"
-
-
-@pytest.fixture(scope="session")
-def cifar10(data_dir, tmp_path_factory) -> Path:
-    """A root that holds cifar10/test, unpacked if need be."""
-    if (data_dir / "cifar10/test").is_dir():
-        return data_dir
-    archive = data_dir / "cifar10/test.tar.gz"
-    if not archive.is_file():
-        pytest.skip(f"real data: {archive} is absent")
-    root = tmp_path_factory.mktemp("data")
-    with tarfile.open(archive) as tar:
-        tar.extractall(root / "cifar10", filter="data")
-    return root
 
 
 # --- digits

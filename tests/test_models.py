@@ -1,6 +1,5 @@
 """Models by name: what is loaded equals what the libraries load, and what cannot be loaded says why."""
 
-import contextlib
 import os
 import pickle
 import subprocess
@@ -18,31 +17,9 @@ from whybox import datasets, models
 from whybox.core.errors import CheckpointError, InputError, ModelError, UnknownNameError
 from whybox.models import ImagePreprocess
 from whybox.models.digits import digits_net
-from whybox.models.torchvision_models import import_torchvision
 
 HERE = Path(__file__).parent
 RESNETS = HERE / "models/resnet20_cifar10.py"
-
-
-@pytest.fixture
-def torchvision():
-    try:
-        return import_torchvision()
-    except ImportError:
-        pytest.skip("torchvision: pip install 'whybox[vision]'")
-
-
-@pytest.fixture
-def timm(torchvision):
-    return pytest.importorskip("timm", reason="timm: pip install 'whybox[vision]'")
-
-
-@pytest.fixture
-def transformers(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with contextlib.suppress(ImportError):
-        import_torchvision()
-    return pytest.importorskip("transformers", reason="transformers: pip install 'whybox[hf]'")
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -5,7 +5,7 @@ import platform
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -76,7 +76,7 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def sample(self, index: int) -> Self:
+    def sample(self, index: int) -> "Explanation":
         """The record of one sample alone, still with a batch axis (of one)."""
         if not 0 <= index < len(self):
             raise InputError(f"sample {index} is out of range: the explanation holds {len(self)}")
@@ -115,7 +115,7 @@ class Explanation:
         save_file(tensors, str(path), {"whybox": json.dumps({"format": FORMAT, **record})})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "Explanation":
         """Read a record that `save` has written.
 
         Raises:

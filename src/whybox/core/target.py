@@ -8,7 +8,7 @@ sum over all positions, and its probability the sum of the softmaxes; a tuple na
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,14 +30,14 @@ class Target:
         """Whether the choice depends on what the model predicts for the original inputs."""
         return False
 
-    def pin(self, rows: int, output: Tensor | None) -> Self:
+    def pin(self, rows: int, output: Tensor | None) -> "Target":
         """The same target with every choice made, one index per sample.
 
         `output` is the model's for the original inputs (rows, ...); it is needed only if `predicts`.
         """
         return self
 
-    def rows(self, sample: Tensor) -> Self:
+    def rows(self, sample: Tensor) -> "Target":
         """The pinned target for these samples: entry j belongs to sample[j]."""
         fields = {name: value[sample] for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **fields) if fields else self  # type: ignore[type-var]
@@ -66,7 +66,7 @@ class Logit(Target):
     def predicts(self) -> bool:
         return self.index is None
 
-    def pin(self, rows: int, output: Tensor | None) -> Self:
+    def pin(self, rows: int, output: Tensor | None) -> "Logit":
         return replace(self, index=_pin_index(self.index, rows, output))
 
     def score(self, output: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Contrast(Target):
     def predicts(self) -> bool:
         return self.a is None or self.b is None
 
-    def pin(self, rows: int, output: Tensor | None) -> Self:
+    def pin(self, rows: int, output: Tensor | None) -> "Contrast":
         a = _pin_index(self.a, rows, output)
         b = self._runner_up(a, output) if self.b is None else _pin_index(self.b, rows, output)
         same = a == b if isinstance(a, tuple) or isinstance(b, tuple) else bool((a == b).any())

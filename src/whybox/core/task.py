@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -247,7 +247,7 @@ class Task:
         """One variant of every sample."""
         return Block(self, torch.arange(self.size), torch.zeros(self.size, dtype=torch.long))
 
-    def on(self, inputs: Inputs, block: Block) -> Self:
+    def on(self, inputs: Inputs, block: Block) -> "Task":
         """The task of explaining these variants in the originals' place: same target, keyword rows and budget."""
         keys = tuple(mix(self.keys[s], d) for s, d in zip(block.sample.tolist(), block.draw.tolist(), strict=True))
         return replace(
