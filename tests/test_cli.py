@@ -1,14 +1,17 @@
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 import whybox
@@ -42,11 +45,13 @@ def misfit():
 def broken():
     raise RuntimeError("out of order")
 """
+DIGITS = ("--model", "digits")
 LOADED = "raise SystemExit('the model was loaded')"
 
 
 def run(*argv: str) -> Result:
-    return CliRunner().invoke(app, argv, obj=list(argv), catch_exceptions=False)
+    with mock.patch.object(sys, "argv", ["whybox", *argv]):
+        return CliRunner().invoke(app, argv, catch_exceptions=False)
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +71,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     Path("text.png").write_text("no picture")
     Path("models.py").write_text(MODEL_FILE)
     Path("loaded.py").write_text(LOADED)
+    save_file({"x": torch.zeros(1)}, "other.safetensors")
+    Path("damaged.pt").write_bytes(Path("one.png").read_bytes())
     Path("code.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """A net as small as this gains nothing from threads, and loses much where the machine has other work to do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def subprocess_run(code: str) -> str:
@@ -77,8 +93,8 @@ def subprocess_run(code: str) -> str:
 class TestStart:
     def test_help_needs_neither_torch_nor_rich(self) -> None:
         code = (
-            "import sys\nfrom whybox.cli import main\n"
-            "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+            "import sys\nfrom whybox.cli import main\nsys.argv[1:] = ['--help']\n"
+            "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
             "assert not {'torch', 'numpy', 'rich', 'matplotlib'} & set(sys.modules)"
         )
         assert "explain" in subprocess_run(code)
@@ -86,7 +102,7 @@ class TestStart:
     def test_help_answers_at_once(self) -> None:
         def seconds() -> float:
             began = time.perf_counter()
-            subprocess_run("from whybox.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass")
+            subprocess_run("import sys\nfrom whybox.cli import main\nsys.argv[1:] = ['--help']\nmain()")
             return time.perf_counter() - began
 
         assert min(seconds() for _ in range(5)) < 0.3
@@ -138,10 +154,6 @@ class TestAsked:
     def test_a_file_with_brackets_in_its_name_is_no_pattern(self) -> None:
         Path("a[1].png").touch()
         assert asked.pictures(["a[1].png"]) == [Path("a[1].png")]
-
-    def test_names_tell_pictures_apart(self) -> None:
-        assert asked.picture_names([Path("x/a.png"), Path("b.png")]) == ["a.png", "b.png"]
-        assert asked.picture_names([Path("x/a.png"), Path("y/a.png")]) == [str(Path("x/a.png")), str(Path("y/a.png"))]
 
     def test_weights_go_with_their_models(self) -> None:
         assert asked.models(("digits",), ()) == [("digits", None)]
@@ -206,7 +218,7 @@ class TestExplain:
         result = run("explain", "digits", "wide.png", "--model", "digits", "--methods", "gradient")
         assert result.exit_code == 0, result.output
         named = [line for line in result.stdout.splitlines() if line.endswith(".png")]
-        assert named == ["a.png", "b.png", "c.png", "wide.png"]
+        assert named == [*(str(Path("digits", name)) for name in ("a.png", "b.png", "c.png")), "wide.png"]
         text = Path("whybox-report.html").read_text()
         assert all(name in text for name in named)
 
@@ -232,6 +244,12 @@ class TestExplain:
         )
         assert result.exit_code == 0, result.output
         assert "the score of 'c' (2) minus that of 'a' (0)" in result.stdout
+
+    def test_a_prediction_is_not_contrasted_with_itself(self) -> None:
+        predicted = int(whybox.models.load("digits")(load("digits")[0][:3])[0].argmax())
+        result = run("explain", "digits/c.png", *DIGITS, "--versus", str(predicted))
+        assert result.exit_code == 2
+        assert f"predicts class {predicted}, which --versus names, for {str(Path('digits/c.png'))!r}" in result.stderr
 
     def test_a_layer_and_a_seed(self) -> None:
         result = run(
@@ -267,7 +285,7 @@ class TestExplain:
         monkeypatch.setattr("whybox.report.collect", interrupt)
         result = run("explain", "one.png", "-m", "digits")
         assert result.exit_code == 130
-        assert result.stderr == "Error: interrupted while explaining digits; nothing was written\n"
+        assert result.stderr == "\nInterrupted while explaining digits; nothing was written.\n"
 
     def test_an_error_that_is_nobodys_fault_but_ours_passes_with_its_traceback(
         self, monkeypatch: pytest.MonkeyPatch
@@ -286,9 +304,6 @@ class TestExplain:
         assert "No space left" in result.stderr
 
 
-DIGITS = ("--model", "digits")
-
-
 class TestAskedWrongly:
     """Exit code 2 and advice."""
 
@@ -305,7 +320,7 @@ class TestAskedWrongly:
             (("explain", ".", *DIGITS, "-o", "no/x.html"), "no"),
             (("explain", "truncated.png", *DIGITS), "truncated.png cannot be decoded: it is truncated or damaged"),
             (("explain", "text.png", *DIGITS), "text.png cannot be read as a picture"),
-            (("explain", "huge.png", *DIGITS), "huge.png has more than 50 megapixels (10000 × 10000); make it smaller"),
+            (("explain", "huge.png", *DIGITS), "huge.png has more than 50 megapixels"),
             (("explain", "one.png", "-m", "digit"), "did you mean 'digits'"),
             (("explain", "one.png", "-m", "none.py:f"), "there is no file 'none.py'"),
             (("explain", "one.png", "-m", "models.py:flatt"), "did you mean 'flat'"),
@@ -314,6 +329,9 @@ class TestAskedWrongly:
             (("explain", "one.png", *DIGITS * 3), "one model is explained or two are compared, not 3"),
             (("explain", "one.png", *DIGITS, "-m", "models.py:flat", "--weights", "random"), "once for each model"),
             (("explain", "one.png", *DIGITS, "--weights", "none.pt"), "there is no file 'none.pt'"),
+            (("explain", "one.png", *DIGITS, "--weights", "code.pt"), "run code when read, so it was not read"),
+            (("explain", "one.png", *DIGITS, "--weights", "damaged.pt"), "damaged.pt is damaged"),
+            (("explain", "one.png", *DIGITS, "--weights", "other.safetensors"), "does not fit the model"),
             (("explain", "one.png", *DIGITS, "--methods", "gradcam"), "did you mean 'grad_cam'"),
             (("explain", "one.png", *DIGITS, "--methods", "smooth_grad(sample=2)"), "did you mean 'samples'"),
             (("explain", "one.png", *DIGITS, "--methods", "smooth_grad(samples=0)"), "samples ≥ 1"),
@@ -324,7 +342,7 @@ class TestAskedWrongly:
             (("explain", "one.png", "-m", "models.py:flat", "--target", "bb"), "give an index from 0 to 2"),
             (("explain", "one.png", "-m", "models.py:flat", "--versus", "d"), "there is no class 'd'"),
             (("explain", "one.png", *DIGITS, "--target", "1", "--versus", "1"), "name the same class, 1"),
-            (("explain", "one.png", *DIGITS, "--layer", "relu"), "there is no layer 'relu'; did you mean 'relu1'"),
+            (("explain", "one.png", *DIGITS, "--layer", "relu"), "there is no layer 'relu'; did you mean 'relu"),
             (("explain", "one.png", *DIGITS, "--device", "gpu"), "a device is cpu, cuda, cuda:N or mps"),
             (("explain", "one.png", *DIGITS, "--seed", "-1"), "--seed -1 is out of range"),
             (("explain", "one.png", *DIGITS, "--seed", "x"), "--seed"),
@@ -389,13 +407,10 @@ class TestFailed:
         [
             (("--model", "models.py:broken"), "broken() in models.py failed: RuntimeError: out of order"),
             (("--model", "models.py:misfit"), "misfit fails on an input of shape 1 × 1 × 8 × 8"),
-            ((*DIGITS, "--weights", "code.pt"), "would run code when read"),
-            ((*DIGITS, "--weights", "one.png.pt"), "one.png.pt is damaged or no file of weights"),
             (("-m", "models.py:flat", "--methods", "grad_cam"), "layer"),
         ],
     )
     def test_one_clear_message(self, argv: tuple[str, ...], reason: str) -> None:
-        Path("one.png.pt").write_bytes(Path("one.png").read_bytes())
         result = run("explain", "one.png", *argv)
         assert result.exit_code == 1, result.output
         assert reason in result.stderr
@@ -408,7 +423,7 @@ class TestMethods:
         result = run("methods")
         assert result.exit_code == 0
         assert result.stdout.split()[:5] == ["METHOD", "TRAINS", "LOCAL", "AGNOSTIC", "COST"]
-        listed = [line.split()[0] for line in result.stdout.splitlines() if line and line[0].islower()]
+        listed = re.findall(r"^(\w+) +(?:yes|no) ", result.stdout, re.MULTILINE)
         assert listed == whybox.methods()
 
     @pytest.mark.parametrize("name", whybox.methods())

@@ -9,7 +9,7 @@ import torch
 import whybox
 from whybox import datasets, models, report
 
-METHODS = ["input_x_gradient", "integrated_gradients(tolerance=0.05)", "smooth_grad(samples=4)", "grad_cam"]
+METHODS = ["input_x_gradient", "integrated_gradients(steps=8)", "smooth_grad(samples=4)", "grad_cam"]
 HERE = Path(__file__).parent
 
 
@@ -63,7 +63,7 @@ def test_token_models_of_torchvision(name: str, torchvision: ModuleType, tmp_pat
     net = torchvision.models.get_model(name, weights=None, **size)
     head = net.heads.head if name.startswith("vit") else net.head
     torch.nn.init.normal_(head.weight, std=0.1)  # torchvision fills a ViT's head with zeros
-    explained(whybox.Model(net), torch.randn(1, 3, 64, 64), tmp_path, ["noise"])
+    explained(whybox.Model(net.eval()), torch.randn(1, 3, 64, 64), tmp_path, ["noise"])
 
 
 def test_an_image_classifier_of_transformers(transformers: ModuleType, tmp_path: Path) -> None:

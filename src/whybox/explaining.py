@@ -17,7 +17,7 @@ from whybox.core.target import Target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.controls import edges
 from whybox.evaluation.randomisation import randomised
-from whybox.evaluation.similarity import rank_correlation
+from whybox.evaluation.similarity import over_positions, rank_correlation
 
 
 def explain(
@@ -60,7 +60,7 @@ def explain(
     )
     return Explanation(
         relevance=each(_to_cpu, answer.relevance),
-        inputs=each(_to_cpu, inputs),
+        inputs=each(lambda x: x.detach().cpu().clone(), inputs),
         method=chosen.config(),
         target=tuple(task.target.describe(i, model.labels) for i in range(task.size)),
         scores=_to_cpu(scores),
@@ -89,7 +89,7 @@ def _trust(
     )
     try:
         destroyed = as_tuple(method.run(randomised(model, options["seed"]), inputs, target, **options).relevance)[0]
-        likeness = rank_correlation(first, destroyed).abs()
+        likeness = _likeness(first, destroyed)
     except WhyboxError as error:  # the answer itself stands; say why this check does not
         likeness = torch.full((len(first),), torch.nan, dtype=torch.float64)
         says = f"{says} Not measured: {error}"
@@ -99,13 +99,20 @@ def _trust(
         found.append(
             Check(
                 "likeness to an edge detector",
-                rank_correlation(first.abs(), edges(picture)).abs(),
+                _likeness(first.abs(), edges(picture)),
                 0.5,
                 "Rank correlation of the map's strength with the edges in the picture. A map that resembles them may "
                 "show the picture rather than the model.",
             )
         )
     return found
+
+
+def _likeness(map: Tensor, other: Tensor) -> Tensor:
+    """|Rank correlation| of each sample's map with another one; NaN for a map that is the same everywhere."""
+    places = over_positions(map).flatten(1)
+    blank = (places == places[:, :1]).all(1).cpu()
+    return torch.where(blank, torch.nan, rank_correlation(map, other).abs())
 
 
 def _details_to_cpu(value: Any) -> Any:

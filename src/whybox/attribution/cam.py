@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whybox.attribution.last_layer import averaged_layer, last_spatial_layer
+from whybox.attribution.last_layer import averaged_layer, last_spatial_layer, positions_of
 from whybox.attribution.layout import to_grid
 from whybox.core.errors import ModelError
 from whybox.core.method import Attribution, Method, Taxonomy
@@ -57,7 +57,7 @@ class GradCAM(Method):
     def attribute(self, task: Task) -> Attribution:
         layers = self.layer or last_spatial_layer(task)
         layers = (layers,) if isinstance(layers, str) else layers
-        positions = as_tuple(task.inputs)[0].shape[2:]
+        positions = positions_of(task)
         maps = []
         pairs = task.activations_and_gradients(layers, task.inputs)
         for name, (activation, gradient) in zip(layers, pairs, strict=True):
@@ -79,6 +79,6 @@ class GradCAM(Method):
 
 def _upsampled(map: Tensor, task: Task, layers: tuple[str, ...]) -> Attribution:
     """The map (n, 1, *grid) at the input's size, linearly interpolated."""
-    positions = as_tuple(task.inputs)[0].shape[2:]
+    positions = positions_of(task)
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(positions)]
     return Attribution(F.interpolate(map, size=positions, mode=mode, align_corners=False), details={"layers": layers})

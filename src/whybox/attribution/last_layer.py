@@ -1,5 +1,6 @@
 """Finding, from one forward pass of one sample, the layer that a class activation map should be drawn from."""
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -19,20 +20,27 @@ def last_spatial_layer(task: Task) -> str:
     Several must matter: behind the last attention of a ViT only the class token does. All paths must pass: inside a
     residual block a branch holds only a part of the evidence. Both are read off the autograd graph of one sample.
     """
-    positions = _positions(task)
+    positions = positions_of(task)
     leaf = as_tuple(task.inputs)[0][:1].detach().requires_grad_()
     outputs, score = _run(task, leaf)
     names = [name for name, output in outputs.items() if output.requires_grad]
+    if not names:
+        raise ModelError("the model has no layers whose output could be drawn; use another method")
     gradients = torch.autograd.grad(score.sum(), [outputs[name] for name in names], allow_unused=True)
     task.cost.backwards += 1
+    with_positions = nonzero = 0
     for name, gradient in reversed(list(zip(names, gradients, strict=True))):
         grid = None if gradient is None else to_grid(gradient, positions)
-        if grid is None or int((grid.abs().amax(1) > 0).sum()) < 2:
+        if grid is None:
             continue
-        if _separates(outputs[name], score, leaf):
+        with_positions += 1
+        nonzero += bool(grid.any())
+        if int((grid.abs().amax(1) > 0).sum()) >= 2 and _separates(outputs[name], score, leaf):
             return name
-    if not any(gradient is not None and bool(gradient.any()) for gradient in gradients):
-        raise ModelError("the score's gradient is zero at every layer: is the last layer filled with zeros?")
+    if with_positions and not nonzero:
+        raise ModelError(
+            "the score's gradient is zero at every layer with positions: is the last layer filled with zeros?"
+        )
     raise ModelError(
         "found no layer with positions that all of the evidence passes through; name one with layer='…' "
         "(`whybox layers MODEL` lists them with their shapes), or use another method"
@@ -41,13 +49,16 @@ def last_spatial_layer(task: Task) -> str:
 
 def averaged_layer(task: Task) -> str:
     """The last layer whose feature maps are averaged over all positions and then read by at most one linear layer."""
-    _positions(task)
+    axes = tuple(range(2, 2 + len(positions_of(task))))
+    owner = threading.get_ident()
     linear = [name for name, part in task.model.module.named_modules() if isinstance(part, torch.nn.Linear)][-1:]
     read: list[Tensor] = []
-    handles = [
-        task.model.module.get_submodule(name).register_forward_pre_hook(lambda _part, given: read.append(given[0]))
-        for name in linear
-    ]
+
+    def keep(_part: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
+        if threading.get_ident() == owner:
+            read.append(given[0])
+
+    handles = [task.model.module.get_submodule(name).register_forward_pre_hook(keep) for name in linear]
     try:
         with torch.no_grad():
             outputs, _ = _run(task, as_tuple(task.inputs)[0][:1])
@@ -57,14 +68,17 @@ def averaged_layer(task: Task) -> str:
             handle.remove()
     wanted = [x.flatten(1) for x in (*read[-1:], last)]
     for name, output in reversed(outputs.items()):
-        if output.ndim == 4 and output[0, 0].numel() > 1:
-            average = output.mean((2, 3))
+        if output.ndim == 2 + len(axes) and output[0, 0].numel() > 1:
+            average = output.mean(axes)
             if any(x.shape == average.shape and torch.allclose(x, average, rtol=1e-4, atol=1e-6) for x in wanted):
                 return name
     raise ModelError("CAM needs a net that ends in global average pooling and at most one linear layer; use grad_cam")
 
 
-def _positions(task: Task) -> tuple[int, ...]:
+def positions_of(task: Task) -> tuple[int, ...]:
+    """The shape of the input's positions, of which a class activation map needs one to three axes."""
+    if len(as_tuple(task.inputs)) > 1:
+        raise InputError("class activation maps explain a single input; give the model's others as forward_kwargs")
     positions = tuple(as_tuple(task.inputs)[0].shape[2:])
     if not 1 <= len(positions) <= 3:
         raise InputError("class activation maps need an input with positions: pictures (n, c, h, w), series or video")
@@ -85,8 +99,7 @@ def _run(task: Task, first: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
         return edit
 
-    parts = as_tuple(task.inputs)
-    inputs = (first, *(x[:1] for x in parts[1:])) if isinstance(task.inputs, tuple) else first
+    inputs = (first,) if isinstance(task.inputs, tuple) else first
     with tap(task.model.module, {name: keep(name) for name in task.model.layers()}):
         score = task.forward(inputs, torch.zeros(1, dtype=torch.long))
     return {name: output for name, output in outputs.items() if name not in twice}, score

@@ -28,7 +28,7 @@ COMPLETENESS = (
 
 @dataclass(frozen=True)
 class IntegratedGradients(Method):
-    """Relevance R = (x − x′) ⊙ ∫₀¹ ∂f(x′ + α(x − x′))/∂x dα, along the straight path from a baseline x′.
+    """Relevance R = (x − x′) ⊙ ∫₀¹ ∂f(x′ + α(x − x′))/∂x dα: the mean gradient from a baseline x′ to x, times x − x′.
 
     Signed, in the shape of the input; sums to f(x) − f(x′) up to the error of the quadrature, which is reported as
     the check "completeness gap" and never hidden by rescaling. With a number of `steps`: a Gauss–Legendre or a
@@ -56,8 +56,8 @@ class IntegratedGradients(Method):
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise InputError(f"IntegratedGradients needs steps ≥ 1, or None for a tolerance, not {self.steps}")
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
+            raise InputError(f"IntegratedGradients needs whole steps ≥ 1, or None for a tolerance, not {self.steps}")
         if not self.tolerance > 0:
             raise InputError(f"IntegratedGradients needs a tolerance above 0, not {self.tolerance}")
         if self.rule not in ("gauss-legendre", "riemann"):
@@ -122,9 +122,9 @@ class ExpectedGradients(Method):
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or not self.tolerance > 0:
+        if not isinstance(self.samples, int) or self.samples < 1 or not self.tolerance > 0:
             raise InputError(
-                f"ExpectedGradients needs samples ≥ 1 and tolerance > 0, not {self.samples}, {self.tolerance}"
+                f"ExpectedGradients needs whole samples ≥ 1 and tolerance > 0, not {self.samples}, {self.tolerance}"
             )
 
     def learn(self, model: Model, data: Any, *, seed: int, progress: bool) -> dict[str, Tensor]:
@@ -204,7 +204,8 @@ class _PathIntegral:
 def quadrature(rule: str, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights on [0, 1] (float64): Gauss–Legendre, or the Riemann sum at the middle of equal parts."""
     if rule == "riemann":
-        return (torch.arange(steps, dtype=torch.float64) + 0.5) / steps, torch.full((steps,), 1 / steps).double()
+        weights = torch.full((steps,), 1 / steps, dtype=torch.float64)
+        return (torch.arange(steps, dtype=torch.float64) + 0.5) / steps, weights
     nodes, weights = numpy.polynomial.legendre.leggauss(steps)
     return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
 
@@ -223,4 +224,4 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 
 def _sum(relevance: Inputs) -> Tensor:
     """The sum over everything in each row and input, on the CPU in float64."""
-    return torch.stack([r.flatten(1).double().sum(1).cpu() for r in as_tuple(relevance)]).sum(0)
+    return torch.stack([r.reshape(len(r), -1).double().sum(1).cpu() for r in as_tuple(relevance)]).sum(0)

@@ -34,7 +34,7 @@ class SmoothGrad(Method):
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
     def __post_init__(self) -> None:
-        _check(self.samples, self.noise)
+        _check(self.of, self.samples, self.noise)
 
     def needs(self) -> str:
         return self.of.needs()
@@ -65,7 +65,7 @@ class VarGrad(Method):
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
     def __post_init__(self) -> None:
-        _check(self.samples, self.noise)
+        _check(self.of, self.samples, self.noise)
 
     def needs(self) -> str:
         return self.of.needs()
@@ -96,7 +96,7 @@ class SmoothGradSquared(Method):
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
     def __post_init__(self) -> None:
-        _check(self.samples, self.noise)
+        _check(self.of, self.samples, self.noise)
 
     def needs(self) -> str:
         return self.of.needs()
@@ -106,9 +106,11 @@ class SmoothGradSquared(Method):
         return each(lambda m, v: v + m * m, mean, variance)
 
 
-def _check(samples: int, noise: float) -> None:
-    if samples < 1 or not noise >= 0:
-        raise InputError(f"averaging over noise needs samples ≥ 1 and noise ≥ 0, not {samples} and {noise}")
+def _check(of: Method, samples: int, noise: float) -> None:
+    if not isinstance(of, Method):
+        raise InputError(f"`of` is the method to average, such as Gradient() or {{'name': 'gradient'}}, not {of!r}")
+    if not isinstance(samples, int) or samples < 1 or not noise >= 0:
+        raise InputError(f"averaging needs whole samples ≥ 1 and noise ≥ 0, not {samples}, {noise}")
 
 
 def _moments(task: Task, of: Method, samples: int, noise: float) -> tuple[Inputs, Inputs]:
@@ -117,6 +119,8 @@ def _moments(task: Task, of: Method, samples: int, noise: float) -> tuple[Inputs
     The sums are taken of the difference from each sample's first map: the variance of values that hardly differ
     would otherwise be lost to cancellation.
     """
+    if not all(x.is_floating_point() for x in as_tuple(task.inputs)):
+        raise InputError("noise cannot be added to integers; convert them with .float(), or explain at='…' a layer")
     sums: list[_Sums] = []
     for block in task.blocks(samples):
         relevance = _explain(task, of, noise, block)
@@ -137,7 +141,7 @@ def _explain(task: Task, of: Method, noise: float, block: Block) -> Inputs:
 
 def _range(x: Tensor) -> Tensor:
     """Largest minus smallest value of each sample, broadcastable to x."""
-    flat = x.flatten(1)
+    flat = x.reshape(len(x), -1)
     return (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (x.ndim - 1))
 
 

@@ -1,5 +1,5 @@
 """The command `whybox`. What is heavy is imported inside the commands, so that `whybox --help` answers at once."""
 
-from whybox.cli.app import app, main
+from whybox.cli.commands import app, main
 
 __all__ = ["app", "main"]

@@ -40,12 +40,6 @@ def _expanded(argument: str) -> list[Path]:
     return inside
 
 
-def picture_names(paths: list[Path]) -> list[str]:
-    """What to call the pictures: their file names, with the folder where two would be called the same."""
-    names = [path.name for path in paths]
-    return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
-
-
 def models(specs: tuple[str, ...], weights: tuple[str, ...]) -> list[tuple[str, str | None]]:
     """Each model with its weights."""
     if not specs:

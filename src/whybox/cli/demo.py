@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from whybox.cli import asked
-from whybox.cli.results import show
-from whybox.cli.terminal import Work
+from whybox.cli.results import show, write_report
+from whybox.cli.terminal import Work, one_thread, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,14 +29,14 @@ def demo(work: Work, output: Path, methods: tuple[str, ...], command: str) -> No
     names = [f"a handwritten {int(truth[i])} (held-out picture {i})" for i in chosen]
 
     work.doing = "explaining the digits"
-    findings = report.collect(model, inputs[chosen], asked.methods(",".join(methods)), progress=True)
-    work.doing = "writing the report"
-    written = report.write(output, [findings], names=names, command=command)
+    with one_thread():
+        findings = report.collect(model, inputs[chosen], asked.methods(",".join(methods)), progress=progress())
+    write_report(output, [findings], names, command, work)
     right = float((outputs.argmax(1) == truth).float().mean())
     typer.echo(f"The model `digits` recognises {right:.1%} of {len(truth)} held-out digits. Two of them:\n")
     show([findings], names)
     typer.echo("The report, to be opened in a browser:")
-    typer.echo(str(written))
+    typer.echo(str(output))
 
 
 def held_out_digits() -> "tuple[Tensor, Tensor]":

@@ -9,7 +9,7 @@ import typer
 
 from whybox._version import __version__
 from whybox.cli.demo import held_out_digits
-from whybox.cli.terminal import columns
+from whybox.cli.terminal import columns, one_thread
 
 OK, ABSENT, BROKEN = "ok", "-", "BROKEN"
 _EXTRAS = {"torchvision": "vision", "timm": "vision", "transformers": "hf"}
@@ -103,7 +103,8 @@ def _explain_a_digit() -> str:
         scores, blank = model(torch.cat((inputs, torch.zeros_like(inputs))))
     if int(scores.argmax()) != digit:
         raise ModelError(f"the embedded model takes a {digit} for a {int(scores.argmax())}")
-    total = IntegratedGradients(steps=64).run(model, inputs, digit).relevance
+    with one_thread():
+        total = IntegratedGradients(steps=64).run(model, inputs, digit).relevance
     expected = float(scores[digit] - blank[digit])
     gap = abs(float(torch.as_tensor(total).sum()) - expected) / abs(expected)
     if not gap <= _GAP:

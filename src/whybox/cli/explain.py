@@ -10,14 +10,15 @@ import typer
 
 from whybox.cli import asked
 from whybox.cli.classes import class_index
-from whybox.cli.results import show
-from whybox.cli.terminal import Work
-from whybox.core.errors import InputError, ModelError
+from whybox.cli.results import show, write_report
+from whybox.cli.terminal import Work, progress
+from whybox.core.errors import InputError, ModelError, WhyboxError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from whybox.core.model import Model
+    from whybox.report import Findings
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def explain(request: Request, work: Work) -> None:
     from whybox import report
 
     findings = []
-    names = asked.picture_names(paths)
+    names = [str(path) for path in paths]
     for question in questions:
         work.doing = f"explaining {question.model.name}"
         findings.append(
@@ -84,20 +85,30 @@ def explain(request: Request, work: Work) -> None:
                 versus=question.versus,
                 at=request.layer,
                 seed=seed,
-                progress=True,
+                progress=progress(),
             )
         )
-    work.doing = "writing the results"
-    written = report.write(request.output, findings, names=names, command=request.command)
-    work.written.append(str(written))
-    machine = {"command": request.command, "models": [report.as_json(found, names) for found in findings]}
+    write_report(request.output, findings, names, request.command, work)
+    record = {"command": request.command, "models": [report.as_json(found, names) for found in findings]}
+    text = json.dumps(record, indent=2, allow_nan=False)
     if json_path is not None:
-        json_path.write_text(json.dumps(machine, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        json_path.write_text(f"{text}\n", encoding="utf-8")
         work.written.append(str(json_path))
     if to_stdout:
-        typer.echo(json.dumps(machine, indent=2, allow_nan=False))
+        typer.echo(text)
     show(findings, names, err=to_stdout)
-    typer.echo(str(written), err=to_stdout)
+    typer.echo(str(request.output), err=to_stdout)
+    if not request.optional_methods:
+        _complain(findings)
+
+
+def _complain(findings: "Sequence[Findings]") -> None:
+    """Fail if a method that was asked for by name is missing from the report."""
+    missing = [
+        f"{failure.method['name']} cannot explain {found.model}" for found in findings for failure in found.failures
+    ]
+    if missing:
+        raise WhyboxError(f"{'; '.join(missing)}. The report shows the others and says why")
 
 
 def _check_pictures(paths: Sequence[Path], work: Work) -> None:
@@ -107,7 +118,7 @@ def _check_pictures(paths: Sequence[Path], work: Work) -> None:
     from whybox.datasets import read_image
 
     work.doing = "reading the pictures"
-    for path in tqdm(paths, delay=2, leave=False, unit="picture"):
+    for path in tqdm(paths, delay=2, leave=False, disable=not progress(), unit="picture"):
         read_image(path)
 
 
@@ -125,7 +136,19 @@ def _question(model: "Model", paths: Sequence[Path], request: Request) -> Questi
     )
     if target is not None and target == versus:
         raise InputError(f"--target and --versus name the same class, {target}; give two different ones")
+    if target is None and versus is not None:
+        _check_versus(model, inputs, paths, versus)
     return Question(model, inputs, target, versus)
+
+
+def _check_versus(model: "Model", inputs: "Tensor", paths: Sequence[Path], versus: int) -> None:
+    """A prediction cannot be contrasted with itself."""
+    for x, path in zip(inputs, paths, strict=True):
+        if int(_predict(model, x[None]).flatten(1).argmax()) == versus:
+            raise InputError(
+                f"{model.name} predicts class {versus}, which --versus names, for {str(path)!r} itself; say with "
+                "--target which class to explain, or name another one"
+            )
 
 
 def _inputs(model: "Model", paths: Sequence[Path]) -> "Tensor":
@@ -155,7 +178,6 @@ def _predict(model: "Model", inputs: "Tensor") -> "Tensor":
     """The model's output, as it stands."""
     import torch
 
-    from whybox.core.errors import WhyboxError
     from whybox.core.guard import guard
 
     try:

@@ -78,7 +78,7 @@ def _of_grad_cam(model: "Model", probe: "Tensor") -> str | None:
 
     from whybox.attribution.last_layer import last_spatial_layer
     from whybox.core.guard import guard
-    from whybox.core.method import start
+    from whybox.core.start import start
 
     try:
         with guard(model.module), torch.enable_grad():

@@ -1,18 +1,32 @@
 """The results on the terminal: for each picture the verdict, its classes, and how far each method can be trusted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from whybox.cli.methods import written
-from whybox.cli.terminal import columns, wrap
+from whybox.cli.terminal import Work, columns, wrap
+from whybox.core.errors import InputError, WhyboxError
 
 if TYPE_CHECKING:
     from whybox.core.explanation import Explanation
     from whybox.report import Findings
 
 _BAR = 20
+
+
+def write_report(path: Path, findings: "Sequence[Findings]", names: Sequence[str], command: str, work: Work) -> None:
+    """Write the report. Its path has been checked before: what goes wrong now is no mistake of the user's."""
+    from whybox import report
+
+    work.doing = "writing the report"
+    try:
+        report.write(path, findings, names=names, command=command)
+    except InputError as error:
+        raise WhyboxError(str(error)) from error
+    work.written.append(str(path))
 
 
 def show(findings: "Sequence[Findings]", names: Sequence[str], *, err: bool = False) -> None:
@@ -39,7 +53,7 @@ def _prediction(found: "Findings", sample: int, model: str) -> list[str]:
 
 
 def _methods(found: "Findings", sample: int) -> list[str]:
-    """For each method how many checks it passes and which it does not, or why it is left out; and the methods' agreement."""
+    """For each method how many checks it passes and which it does not, or why it is left out."""
     from whybox.core.explanation import Explanation
 
     rows = [
@@ -49,7 +63,19 @@ def _methods(found: "Findings", sample: int) -> list[str]:
         )
         for result in found.results
     ]
-    return columns(rows, "    ")
+    return [*columns(rows, "    "), *_agreement(found, sample)]
+
+
+def _agreement(found: "Findings", sample: int) -> list[str]:
+    """Whether the methods point at the same places."""
+    from whybox.report.names import method_titles
+    from whybox.report.trust import trust
+
+    titles = method_titles([explanation.method for explanation in found.explanations])
+    agreement = trust(found.explanations, titles, sample).agreement
+    if agreement is None:
+        return []
+    return [wrap(f"The methods {agreement.verdict} (median rank correlation {agreement.median:.2g}).", "  ")]
 
 
 def _called(config: dict[str, Any]) -> str:
@@ -62,7 +88,7 @@ def _checks(explanation: "Explanation", sample: int) -> str:
     """In brief; a check without a value (NaN) is neither passed nor failed."""
     values = [(check, float(check.values[sample])) for check in explanation.checks]
     measured = [(check, value) for check, value in values if value == value]
-    failed = [f"{check.name} {value:.2g} > {check.limit:g}" for check, value in measured if not value <= check.limit]
+    failed = [f"{check.name} {value:.3g} > {check.limit:g}" for check, value in measured if not value <= check.limit]
     if not measured:
         return "no checks"
     passed = f"{len(measured) - len(failed)} of {len(measured)} checks pass"

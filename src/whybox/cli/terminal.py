@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from whybox.core.errors import InputError, TargetError, UnknownNameError, WhyboxError
+from whybox.core.errors import CheckpointError, InputError, TargetError, UnknownNameError, WhyboxError
 
 _NARROWEST = 30  # columns of text
 
@@ -33,7 +34,7 @@ def reported() -> Iterator[Work]:
     logging.getLogger("whybox").addHandler(handler)
     try:
         yield work
-    except (InputError, TargetError, UnknownNameError) as error:
+    except (InputError, TargetError, CheckpointError, UnknownNameError) as error:
         _leave(str(error), ASKED_WRONGLY)
     except WhyboxError as error:
         _leave(str(error), FAILED)
@@ -43,7 +44,8 @@ def reported() -> Iterator[Work]:
         _leave(str(error), FAILED)
     except KeyboardInterrupt:
         done = f"written: {', '.join(work.written)}" if work.written else "nothing was written"
-        _leave(f"interrupted while {work.doing}; {done}", INTERRUPTED)
+        typer.echo(f"\nInterrupted while {work.doing}; {done}.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         logging.getLogger("whybox").removeHandler(handler)
 
@@ -60,13 +62,31 @@ class _Warnings(logging.Handler):
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
+    typer.echo(f"Error: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
 
 
 def warn(message: str) -> None:
     """A warning on stderr."""
     typer.echo(f"Warning: {message}", err=True)
+
+
+def progress() -> bool:
+    """Whether somebody watches: a bar is no use in a log file."""
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: a small net gains nothing from more, and loses much where the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def width() -> int:

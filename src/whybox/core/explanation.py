@@ -34,7 +34,7 @@ class Prediction:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """The record of one answer for n inputs; all tensors have the batch first and lie on the CPU.
 
@@ -127,9 +127,9 @@ class Explanation:
                 if record.pop("format") != FORMAT:
                     raise CheckpointError(f"{path} was written by another version of whybox; explain again")
                 fields = _join(record, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            return cls(**fields)
+        except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not an explanation that whybox has saved: {error}") from error
-        return cls(**fields)
 
     def plot(self, sample: int = 0, **options: Any) -> "Figure":
         """Draw one sample: `whybox.plot.explanation(self, sample)`."""
@@ -154,7 +154,7 @@ def versions() -> dict[str, str]:
     """What is needed to say where a result comes from."""
     return {
         "whybox": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": version("numpy"),
         "python": platform.python_version(),
         "platform": platform.platform(),

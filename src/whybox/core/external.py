@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whybox.core.errors import InputError
+from whybox.core.errors import InputError, ModelError
 from whybox.core.method import Method, Taxonomy
 from whybox.core.taps import count_rows
 from whybox.core.target import Logit
@@ -46,8 +46,11 @@ class External(Method):
             raise InputError(f"{self.name} cannot pass forward_kwargs on; put the model into a module that sets them")
         index = target.index.to(as_tuple(task.inputs)[0].device)
         with count_rows(task.model.module, task.cost.add_forwards):
-            relevance: Inputs = self.function(task.model.module, task.inputs, index)
-        return each(Tensor.detach, relevance)
+            relevance = self.function(task.model.module, each(Tensor.clone, task.inputs), index)
+        if not all(isinstance(part, Tensor) for part in (relevance if isinstance(relevance, tuple) else (relevance,))):
+            raise ModelError(f"{self.name} gave a {type(relevance).__name__}, not a Tensor or a tuple of them")
+        detached: Inputs = each(Tensor.detach, relevance)
+        return detached
 
     def config(self) -> dict[str, Any]:
         return {"name": self.name, "external": getattr(self.function, "__qualname__", repr(self.function))}

@@ -20,7 +20,7 @@ from whybox.core.model import Model
 from whybox.core.start import check_inputs, check_relevance, start
 from whybox.core.target import Target
 from whybox.core.task import Task
-from whybox.core.tree import Inputs, as_tuple, like
+from whybox.core.tree import Inputs, as_tuple, each
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Taxonomy:
         return self.needs == "outputs"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Check:
     """Something that a method promises, measured.
 
@@ -153,11 +153,9 @@ class Method:
         with guard(model.module, seed), torch.inference_mode(False), torch.enable_grad():
             if any(x.is_inference() for x in (*model.module.parameters(), *model.module.buffers())):
                 raise ModelError("the model was made under torch.inference_mode; load it outside, or deepcopy it there")
-            inputs = like(
-                inputs,
-                tuple(x.detach().clone() if x.is_inference() else x.detach() for x in as_tuple(inputs)),
-            )
-            task = start(model, inputs, target, dict(forward_kwargs or {}), seed, progress, at)
+            inputs = each(_own, inputs)
+            kwargs = {name: _own(value) for name, value in (forward_kwargs or {}).items()}
+            task = start(model, inputs, target, kwargs, seed, progress, at)
             answer = self.attribute(task)
         result = answer if isinstance(answer, Attribution) else Attribution(answer)
         check_relevance(result.relevance, task.inputs, type(self).__name__)
@@ -181,13 +179,20 @@ class Method:
         return {"name": registry.name_of(type(self)), **values}
 
 
+def _own(value: Any) -> Any:
+    """A tensor outside of any graph, and one that autograd may save; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().clone() if value.is_inference() else value.detach()
+
+
 def _finite(relevance: Inputs) -> Check:
     """A check that counts the entries of the relevance that are NaN or infinite."""
     wrong = sum((~torch.isfinite(r)).reshape(len(r), -1).sum(1) for r in as_tuple(relevance))
     return Check(
         "entries not finite",
         torch.as_tensor(wrong),
-        0,
+        0.0,
         "NaN or infinite relevance cannot be read; the model's gradients overflow.",
     )
 
@@ -250,14 +255,14 @@ class Fitted(Method):
             with safe_open(str(path), "pt") as file:
                 config = json.loads((file.metadata() or {})["whybox"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            return cls(registry.method(**config), state)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a fitted method that whybox has saved: {error}") from error
-        return cls(registry.method(**config), state)
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -136,3 +136,15 @@ def unwrap(output: Any) -> Tensor:
     if output.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return output
     raise ModelError(f"the model returns {output.dtype}; only floating-point scores can be explained")
+
+
+def by_row(output: Tensor, rows: int) -> Tensor:
+    """The output with one row per sample, also where the model squeezes the batch axis of a single sample away."""
+    if rows == 1 and (output.ndim == 0 or len(output) != 1):
+        output = output[None]
+    if output.ndim == 0 or len(output) != rows:
+        raise ModelError(
+            f"the model returns shape {tuple(output.shape)} for {rows} samples, but each needs a row of its own; "
+            "put it into a module whose forward keeps the batch axis first"
+        )
+    return output

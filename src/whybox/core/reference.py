@@ -126,11 +126,14 @@ class Sample(Infill):
     """Another sample of the batch, drawn at random."""
 
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
-        count = len(x)
+        return x[self.choose(torch.arange(len(x)), len(x), generators).to(x.device)]
+
+    def choose(self, own: Tensor, count: int, generators: Iterable[Generator]) -> Tensor:
+        """For each row the number of another sample than its `own`, out of `count`."""
         if count < 2:
             raise InputError("Sample replaces by another sample of the batch, so it needs at least two")
         steps = [int(torch.randint(1, count, (1,), generator=g, device=g.device)) for g in generators]
-        return x[[(row + step) % count for row, step in enumerate(steps)]]
+        return (own + torch.tensor(steps)) % count
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,10 @@ class Imputed(Infill):
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         if hidden is None or x.ndim != 4:
             raise InputError("Imputed fills hidden pixels of pictures (n, c, h, w) and needs to know which are hidden")
-        masks = hidden.expand_as(x)[:, 0].cpu().numpy()
+        spread = hidden.expand_as(x)
+        if bool((spread != spread[:, :1]).any()):
+            raise InputError("Imputed hides the channels of a pixel together; give a mask of shape (n, 1, h, w)")
+        masks = spread[:, 0].cpu().numpy()
         filled = numpy.stack(
             [_impute(picture, mask) for picture, mask in zip(x.detach().cpu().double().numpy(), masks, strict=True)]
         )

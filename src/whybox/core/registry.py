@@ -79,6 +79,8 @@ def method(name: str, **fields: Any) -> "Method":
         built = _from_text(name)
     else:
         built = _build(method_class(name), name, {key: _from_config(value) for key, value in fields.items()})
+    if not hasattr(built, "attribute"):
+        raise InputError(f"{name!r} is not a method, but a value for the field of one")
     return built  # type: ignore[no-any-return]
 
 
@@ -123,17 +125,22 @@ def _from_text(text: str) -> Any:
     """Read `name(field=value, …)`; only names, literals and keyword calls: nothing is evaluated."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # it may nest too deeply
         raise InputError(f"cannot read {text!r}; write name(field=value, …)") from error
 
     def read(node: ast.expr) -> Any:
         if isinstance(node, ast.Name):
             return _named(node.id, {})
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            fields = [part.arg or "**" for part in node.keywords]
+            if len(set(fields)) < len(fields):
+                raise InputError(f"{text!r} gives a field twice")
             return _named(node.func.id, {part.arg or "**": read(part.value) for part in node.keywords})
+        if isinstance(node, (ast.Tuple, ast.List)):
+            return tuple(map(read, node.elts))
         try:
             return ast.literal_eval(node)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; write name(field=value, …)") from error
 
     return read(tree)

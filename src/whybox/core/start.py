@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from whybox.core.errors import InputError, ModelError
 from whybox.core.model import Model
-from whybox.core.taps import tap
+from whybox.core.taps import check_rows, tap
 from whybox.core.target import as_target
 from whybox.core.task import Task, noise_keys
 from whybox.core.tree import Inputs, as_tuple
@@ -25,7 +26,8 @@ def start(
 ) -> Task:
     """The task of explaining these inputs, its target pinned on the originals, inside the model where `at` says so."""
     rows = len(as_tuple(inputs)[0])
-    task = Task(model, inputs, as_target(target), noise_keys(seed, rows), kwargs, progress=progress)
+    per_sample = frozenset(k for k, v in kwargs.items() if isinstance(v, Tensor) and v.ndim and len(v) == rows)
+    task = Task(model, inputs, as_target(target), noise_keys(seed, rows), kwargs, per_sample, progress=progress)
     output = None
     if task.target.predicts:
         with torch.no_grad():
@@ -51,6 +53,7 @@ def _activations(task: Task, layer: str) -> Tensor:
             task.output(inputs, sample)
         if not seen:
             raise ModelError(f"layer {layer!r} does not run in the forward pass of this model")
+        check_rows(layer, seen[0], len(sample))
         return seen[0]
 
     activations: Tensor = task.map(record, task.inputs, gradient=False)
@@ -60,6 +63,10 @@ def _activations(task: Task, layer: str) -> Tensor:
 def check_inputs(inputs: Any, model: Model, *, differentiable: bool) -> None:
     """Raise InputError unless these are non-empty, finite tensors with the batch first, on the model's device."""
     parts = as_tuple(inputs)
+    if not parts:
+        raise InputError("the input is an empty tuple; give one tensor, or a tuple of one per input of the model")
+    if any(is_lazy(tensor) for tensor in (*model.module.parameters(), *model.module.buffers())):
+        raise ModelError("the model has lazy layers that are not initialised; run it once on an input before")
     reference = model.reference_tensor()
     for x in parts:
         if not isinstance(x, Tensor):
@@ -68,6 +75,8 @@ def check_inputs(inputs: Any, model: Model, *, differentiable: bool) -> None:
             )
         if x.ndim == 0 or len(x) == 0:
             raise InputError(f"the batch is empty: the input has shape {tuple(x.shape)}, but the batch comes first")
+        if x.numel() == 0:
+            raise InputError(f"the input has shape {tuple(x.shape)}: its samples hold no values")
         if len(x) != len(parts[0]):
             raise InputError(f"the inputs have {len(parts[0])} and {len(x)} samples; each needs one row per sample")
         if differentiable and not x.is_floating_point():
@@ -86,6 +95,13 @@ def check_inputs(inputs: Any, model: Model, *, differentiable: bool) -> None:
 
 def check_relevance(relevance: Inputs, inputs: Inputs, method: str) -> None:
     """Raise ModelError unless the relevance has the rank of the input, with its sizes or 1; a bug of the method."""
+    for part in as_tuple(relevance):
+        if not isinstance(part, Tensor):
+            raise ModelError(f"{method} gave a {type(part).__name__} as relevance; it must give a Tensor")
+    if len(as_tuple(relevance)) != len(as_tuple(inputs)):
+        raise ModelError(
+            f"{method} gave relevance for {len(as_tuple(relevance))} inputs, but the model has {len(as_tuple(inputs))}"
+        )
     for r, x in zip(as_tuple(relevance), as_tuple(inputs), strict=True):
         fits = r.ndim == x.ndim and all(a in (1, b) for a, b in zip(r.shape[1:], x.shape[1:], strict=True))
         if not fits or len(r) != len(x):

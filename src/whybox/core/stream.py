@@ -71,10 +71,11 @@ class ChunkSize:
         """Two chunks of a size (the first warms up) decide whether to double it, keep it or go back."""
         if rows < self.size:
             return
-        self._times.append(seconds / rows)
-        if len(self._times) < 2:
+        times = [*self._times, seconds / rows]  # a list of its own: several threads may learn at once
+        self._times = times if len(times) < 2 else []
+        if len(times) < 2:
             return
-        fastest, self._times = min(self._times), []
+        fastest = min(times)
         if fastest < self._best[0] * WORTH_IT:
             self._best = (fastest, self.size)
             if self.size * 2 <= self._limit:
@@ -86,11 +87,21 @@ class ChunkSize:
         """Run the first row while adding up what autograd keeps for it, and set the limit by that."""
         kept: dict[int, int] = {}
 
-        def count(tensor: Tensor) -> Tensor:
+        def count(tensor: Tensor) -> tuple[Tensor, int]:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor, tensor._version
+
+        def check(saved: tuple[Tensor, int]) -> Tensor:
+            """What autograd itself checks only of tensors that it saves without hooks."""
+            tensor, version = saved
+            if tensor._version != version:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an inplace operation "
+                    f"of the model: shape {tuple(tensor.shape)}, at version {tensor._version}, not {version}"
+                )
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(count, check):
             result = work(rows)
         self._measured_memory = True
         per_row = max(sum(kept.values()), 16 * self._row_bytes)

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from whybox.core.errors import UnknownNameError
+from whybox.core.errors import ModelError, UnknownNameError
 
 Edit = Callable[[Tensor], Tensor | None]
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule with this dotted name, or an error that offers the nearest names."""
-    layers: dict[str, nn.Module] = dict(module.named_modules())
+    layers: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
     if not name or name not in layers:
         raise UnknownNameError("layer", name, filter(None, layers), hint="`whybox layers MODEL` lists them all.")
     return layers[name]
@@ -43,7 +44,10 @@ def tap(module: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for name, edit in edits.items():
-            handle = find_layer(module, name).register_forward_hook(hook(edit))
+            layer = find_layer(module, name)
+            if isinstance(layer, torch.jit.ScriptModule):
+                raise ModelError(f"layer {name!r} is scripted and cannot be seen from outside; give the plain module")
+            handle = layer.register_forward_hook(hook(edit))
             stack.callback(handle.remove)
         yield
 
@@ -52,6 +56,8 @@ def tap(module: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
 def count_rows(module: nn.Module, add: Callable[[int], None]) -> Iterator[None]:
     """While the context lasts, call `add(rows)` for each forward pass of the module in this thread."""
     owner = threading.get_ident()
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError("the passes of a scripted model cannot be counted; put it into a torch.nn.Sequential")
 
     def count(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if threading.get_ident() == owner and inputs and isinstance(inputs[0], Tensor):
@@ -62,6 +68,15 @@ def count_rows(module: nn.Module, add: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def check_rows(layer: str, output: Tensor, rows: int) -> None:
+    """Raise ModelError unless the layer's output has one row per sample."""
+    if output.ndim == 0 or len(output) != rows:
+        raise ModelError(
+            f"layer {layer!r} gives shape {tuple(output.shape)} for {rows} samples, not one row for each; choose a "
+            "layer that keeps the batch axis first"
+        )
 
 
 def first_tensor(output: Any) -> Tensor | None:

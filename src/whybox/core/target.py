@@ -153,6 +153,10 @@ class Neuron(Target):
     layer: str = ""
     index: int | tuple[int, ...] = 0
 
+    def pin(self, rows: int, output: Tensor | None) -> "Neuron":
+        whole = _whole(self.index if isinstance(self.index, tuple) else (self.index,))
+        return replace(self, index=whole if isinstance(self.index, tuple) else whole[0])
+
     def score(self, output: Tensor) -> Tensor:
         return _select(output, self.index)
 
@@ -187,28 +191,32 @@ def as_target(target: Any) -> Target:
         return Logit(target)
     if callable(target):
         return Function(target)
-    if isinstance(target, Sequence) and not isinstance(target, str):
-        return Logit(torch.as_tensor(target))
     try:
+        if isinstance(target, bool):
+            raise TypeError
+        if (isinstance(target, Sequence) and not isinstance(target, str)) or hasattr(target, "__array__"):
+            return Logit(torch.as_tensor(target))
         return Logit(operator.index(target))
-    except TypeError:
-        pass
-    if hasattr(target, "__array__"):
-        return Logit(torch.as_tensor(target))
-    raise TargetError(f"a target is a class index, one index per sample, a Target, a function or None, not {target!r}")
+    except (TypeError, ValueError) as error:
+        raise TargetError(
+            f"a target is a class index, one index per sample, a Target, a function or None, not {target!r}"
+        ) from error
 
 
 def _pin_index(index: Index, rows: int, output: Tensor | None) -> Tensor | tuple[int, ...]:
     """One class per sample, (n,) on the CPU; the tuple of one entry as it is."""
     if isinstance(index, tuple):
-        return index
+        return _whole(index)
     if index is None:
         if output is None:
             raise TargetError("the predicted class is not known without an output")
         columns = _columns(output).detach().cpu()
         predicted: Tensor = columns.flatten(2).argmax(1).mode(1).values if columns.ndim > 2 else columns.argmax(1)
         return predicted
-    chosen = torch.as_tensor(index).detach().cpu()
+    try:
+        chosen = torch.as_tensor(index).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TargetError(f"a target is an integer class index, not {index!r}") from error
     if chosen.dtype.is_floating_point or chosen.dtype.is_complex or chosen.dtype == torch.bool:
         raise TargetError(f"a target is an integer class index, not {chosen.dtype}")
     if chosen.ndim == 0:
@@ -218,6 +226,13 @@ def _pin_index(index: Index, rows: int, output: Tensor | None) -> Tensor | tuple
             f"the target has shape {tuple(chosen.shape)}; give one class for all, or one for each of the {rows} samples"
         )
     return chosen.long()
+
+
+def _whole(index: tuple[Any, ...]) -> tuple[int, ...]:
+    """The entries of an index as ints."""
+    if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in index):
+        raise TargetError(f"the entries of a tuple as target are integers, as in (c, y, x), not {index}")
+    return tuple(map(operator.index, index))
 
 
 def _check_range(chosen: Tensor, classes: int) -> None:
@@ -252,7 +267,10 @@ def _select(output: Tensor, index: Index) -> Tensor:
     if isinstance(index, tuple):
         sizes = columns.shape[1:]
         if len(index) != len(sizes) or any(not 0 <= i < size for i, size in zip(index, sizes, strict=True)):
-            raise TargetError(f"target {index} names no entry of an output of shape {tuple(output.shape)}")
+            raise TargetError(
+                f"target {index} names no entry of an output of shape {tuple(output.shape)}; a tuple is one entry for "
+                "all samples, a list or tensor one class for each"
+            )
         return columns.movedim(0, -1)[index]
     scores = _class_scores(columns)
     chosen = torch.as_tensor(index).expand(len(scores))

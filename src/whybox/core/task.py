@@ -1,25 +1,26 @@
 """Task: what a method is given. The model, the inputs and the pinned target, and the ways to ask the model."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from whybox.core.errors import ModelError
-from whybox.core.model import Domain, Model, unwrap
-from whybox.core.reference import Infill, per_row
+from whybox.core.block import Block as Block
+from whybox.core.block import mix
+from whybox.core.block import noise_keys as noise_keys
+from whybox.core.errors import InputError, ModelError
+from whybox.core.model import Domain, Model, by_row, unwrap
 from whybox.core.stream import stream
-from whybox.core.taps import tap
+from whybox.core.taps import check_rows, tap
 from whybox.core.target import Target
 from whybox.core.tree import Inputs, as_tuple, each, like
 
 # Variants are made in blocks of at least this many rows, whole chunks each, so that making them costs little.
-BLOCK_ROWS = 32
+BLOCK_ROWS = 8
 
 
 @dataclass
@@ -36,39 +37,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some variants: variant j belongs to sample[j] of the task, and is its draw[j]-th."""
-
-    task: "Task"
-    sample: Tensor
-    draw: Tensor
-
-    @property
-    def inputs(self) -> Inputs:
-        """The original input of each variant, (k, ...)."""
-        return each(lambda x: x[self.sample.to(x.device)], self.task.inputs)
-
-    def generators(self, device: torch.device | str = "cpu", salt: int = 0) -> Iterator[Generator]:
-        """A random generator for each variant, seeded by (seed, sample, draw, salt) alone, never by the chunk.
-
-        A method that needs several independent kinds of noise gives each its own salt.
-        """
-        for sample, draw in zip(self.sample.tolist(), self.draw.tolist(), strict=True):
-            yield Generator(device).manual_seed(mix(mix(self.task.keys[sample], draw), salt))
-
-    def normal(self) -> Inputs:
-        """Standard normal noise in the shape of the inputs."""
-        generators = list(self.generators(as_tuple(self.task.inputs)[0].device))
-        return each(lambda x: per_row(torch.randn, x, generators), self.inputs)
-
-    def fill(self, infill: Infill, salt: int = 0) -> Inputs:
-        """A full replacement of each variant's input by this infill."""
-        generators = list(self.generators(as_tuple(self.task.inputs)[0].device, salt))
-        parts = zip(as_tuple(self.inputs), self.task.domains(), strict=True)
-        return like(self.inputs, tuple(infill.fill(x, domain, generators) for x, domain in parts))
-
-
-@dataclass(frozen=True)
 class Task:
     """What `Method.attribute` is given.
 
@@ -76,8 +44,11 @@ class Task:
         model: the wrapped model, guarded and in eval mode.
         inputs: the original inputs, a Tensor (n, ...) or a tuple of them; with `at`, that layer's output for them.
         target: the pinned target: the same class for an input and for all its variants.
+        kwargs: keyword arguments of the model; those named in `per_sample` have one row per sample.
         state: what `fit` has learned, or None.
         progress: whether to show a progress bar on anything over two seconds.
+        root: in a task of explaining variants (`on`), the task of the whole run; None in that one itself.
+        origin: then, which sample of the root each input is a variant of.
     """
 
     model: Model
@@ -85,10 +56,13 @@ class Task:
     target: Target
     keys: tuple[int, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    per_sample: frozenset[str] = frozenset()
     at: tuple[str, Inputs] | None = None
     state: Mapping[str, Tensor] | None = None
     progress: bool = False
     cost: Cost = field(default_factory=Cost)
+    root: "Task | None" = None
+    origin: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -96,8 +70,9 @@ class Task:
         return len(as_tuple(self.inputs)[0])
 
     def domains(self) -> tuple[Domain, ...]:
-        """The domain of each input; inside the model (`at`) it is measured on the batch."""
-        return tuple(Domain.measured(x) if self.at else self.model.domain_of(x) for x in as_tuple(self.inputs))
+        """The domain of each input; inside the model (`at`) it is measured on the batch, never on variants of it."""
+        inputs = as_tuple((self.root or self).inputs)
+        return tuple(Domain.measured(x) if self.at else self.model.domain_of(x) for x in inputs)
 
     # Ways to ask the model. `inputs` are variants (k, ...): variant j of sample[j]; without `sample`, one of each.
 
@@ -119,7 +94,7 @@ class Task:
         """Scores (k,) and their gradients, from one pass. Cost: k forwards, k backwards."""
 
         def differentiate(inputs: Inputs, sample: Tensor) -> tuple[Tensor, Inputs]:
-            leaves = each(lambda x: x.detach().requires_grad_(), inputs)
+            leaves = each(leaf, inputs)
             score = self.forward(leaves, sample)
             return score.detach(), like(inputs, self.backward(score, as_tuple(leaves)))
 
@@ -136,6 +111,7 @@ class Task:
                 def edit(output: Tensor) -> Tensor:
                     if name in seen:
                         raise ModelError(f"layer {name!r} runs more than once in a forward pass; choose another layer")
+                    check_rows(name, output, len(sample))
                     seen[name] = output if output.requires_grad else output.detach().requires_grad_()
                     return seen[name].clone()  # so that an in-place operation behind the layer cannot overwrite it
 
@@ -191,6 +167,7 @@ class Task:
                 raise ModelError(
                     f"layer {target.layer!r} runs {len(seen)} times in a forward pass; a target layer must run once"
                 )
+            check_rows(target.layer, seen[0], len(sample))
             score = target.score(seen[0])
         return score
 
@@ -198,16 +175,31 @@ class Task:
         """The model's output for each variant, in one chunk. A step of `map`."""
         parts = tuple(x.clone() for x in as_tuple(inputs))  # a model may work in place on what it is given
         self.cost.add_forwards(len(sample))
-        kwargs = {name: self._rows(value, sample) for name, value in self.kwargs.items()}
+        kwargs = self._kwargs(sample)
         if self.at is None:
-            return unwrap(self.model.module(*parts, **kwargs))
+            return by_row(self._ask(parts, kwargs), len(sample))
         layer, original = self.at
         ran: list[Tensor] = []
         with tap(self.model.module, {layer: lambda output: ran.append(output) or parts[0]}):  # type: ignore[func-returns-value]
-            output = unwrap(self.model.module(*(self._rows(x, sample).clone() for x in as_tuple(original)), **kwargs))
+            output = self._ask(tuple(x[sample.to(x.device)] for x in as_tuple(original)), kwargs)
         if len(ran) != 1:
             raise ModelError(f"layer {layer!r} runs {len(ran)} times in a forward pass; `at` needs one that runs once")
-        return output
+        return by_row(output, len(sample))
+
+    def _ask(self, parts: tuple[Tensor, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """The module's output; where it fails, with the reason that is most often behind it."""
+        try:
+            return unwrap(self.model.module(*parts, **kwargs))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            own = self.model.reference_tensor()
+            wrong = [x.dtype for x in parts if own is not None and x.is_floating_point() and x.dtype != own.dtype]
+            if own is None or not wrong:
+                raise
+            raise InputError(
+                f"the input is {wrong[0]}, the model {own.dtype}; use .to({own.dtype}): {error}"
+            ) from error
 
     def backward(self, score: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradient of the scores with respect to the leaves; zero where a leaf has no influence."""
@@ -255,27 +247,30 @@ class Task:
             inputs=inputs,
             target=self.target.rows(block.sample),
             keys=keys,
-            kwargs={name: self._rows(value, block.sample) for name, value in self.kwargs.items()},
-            at=self.at and (self.at[0], each(lambda x: self._rows(x, block.sample), self.at[1])),
+            kwargs=self._kwargs(block.sample),
+            at=self.at and (self.at[0], each(lambda x: x[block.sample.to(x.device)], self.at[1])),
             progress=False,
+            root=self.root or self,
+            origin=block.sample if self.origin is None else self.origin[block.sample],
         )
 
-    def _rows(self, value: Any, sample: Tensor) -> Any:
-        """The rows of a per-sample tensor that belong to these samples; anything else as it is."""
-        if isinstance(value, Tensor) and value.ndim and len(value) == self.size:
-            return value[sample.to(value.device)]
-        return value
+    def _kwargs(self, sample: Tensor) -> dict[str, Any]:
+        """The model's keyword arguments for these samples, in tensors of their own: a model may work in place."""
+        return {
+            name: value[sample.to(value.device)]
+            if name in self.per_sample
+            else value.clone()
+            if isinstance(value, Tensor)
+            else value
+            for name, value in self.kwargs.items()
+        }
 
 
-def noise_keys(seed: int, count: int) -> tuple[int, ...]:
-    """The noise key of each sample: a function of the seed and the sample's place alone."""
-    return tuple(mix(seed, sample) for sample in range(count))
-
-
-def mix(key: int, number: int) -> int:
-    """A 63-bit key from a key and a number; different pairs give independent streams of noise."""
-    digest = hashlib.blake2b(f"{key}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+def leaf(x: Tensor) -> Tensor:
+    """The same values at the beginning of a graph of their own."""
+    if not x.is_floating_point():
+        raise InputError(f"this method needs gradients, but what is to be explained is {x.dtype}; choose another layer")
+    return x.detach().requires_grad_()
 
 
 def _concatenate(results: list[Any]) -> Any:

@@ -14,7 +14,7 @@ def rank_correlation(first: Float[Tensor, "n *_a"], second: Float[Tensor, "n *_b
     such nothing can be said (NaN).
     """
     a, b = torch.broadcast_tensors(over_positions(first), over_positions(second))
-    ranks = [torch.as_tensor(rankdata(x.detach().cpu().double().flatten(1).numpy(), axis=1)) for x in (a, b)]
+    ranks = [torch.as_tensor(rankdata(x.detach().cpu().double().reshape(len(x), -1).numpy(), axis=1)) for x in (a, b)]
     x, y = (rank - rank.mean(1, keepdim=True) for rank in ranks)
     correlation = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
     return torch.where((x == 0).all(1) != (y == 0).all(1), 0.0, correlation)

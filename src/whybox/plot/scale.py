@@ -1,5 +1,6 @@
 """Scale: how raw relevance is turned into colour, as a value that can be stated beside the picture."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 PERCENTILE = 99.5
+
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,22 @@ class Scale:
         """The scale in words."""
         if not self.limit:
             return "all relevance is zero: nothing is drawn"
-        value = f"{self.limit:.3g}"
+        value = number(self.limit)
         return f"full colour at |R| ≥ {value}" if self.signed else f"full colour at R ≥ {value}"
+
+
+def number(value: float) -> str:
+    """A number with three significant digits as people write it: 0.0215, 11 142, −3.4 × 10⁻⁷; — where there is none."""
+    if not math.isfinite(value):
+        return "—" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0 or 1e-4 <= abs(value) < 999.5:
+        text = f"{value:.3g}"
+    elif 999.5 <= abs(value) < 1e6:
+        text = f"{value:,.0f}".replace(",", "\u202f")
+    else:
+        digits, _, exponent = f"{value:.2e}".partition("e")
+        text = f"{float(digits):g} × 10{str(int(exponent)).translate(_RAISED)}"
+    return text.replace("-", "−")
 
 
 def positions(relevance: Float[Tensor, "n *_"]) -> Float[Tensor, "n *_"]:

@@ -11,8 +11,9 @@ from whybox.core import registry
 from whybox.core.errors import InputError, TargetError, WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.guard import guard
-from whybox.core.method import Method, check_inputs, start
+from whybox.core.method import Method
 from whybox.core.model import Model
+from whybox.core.start import check_inputs, start
 from whybox.core.target import Contrast, Logit, Target, as_target
 from whybox.core.tree import Inputs, as_tuple
 from whybox.explaining import explain
@@ -49,7 +50,7 @@ def collect(
         InputError, TargetError, UnknownNameError: the question itself is wrong.
         WhyboxError: no method could explain the model; the first one's error.
 
-    Cost: that of `whybox.explain` for every method, and of the first method four or five times more.
+    Cost: that of `whybox.explain` for every method, and of the cheapest one four or five times more.
     """
     model = Model.wrap(model)
     chosen = [registry.method(method) if isinstance(method, str) else method for method in methods]
@@ -77,10 +78,10 @@ def collect(
         labels=model.labels,
         domain=able[0][1].domains[0],
         preprocess=model.preprocess,
+        target=pinned,
         results=tuple(results),
         contrasts=contrasts,
         contrast_note=note,
-        versus=pinned.b if isinstance(pinned, Contrast) and isinstance(pinned.b, Tensor) else None,
         seed=seed,
         at=at,
     )
@@ -97,13 +98,13 @@ def _versus(target: Target, versus: Any) -> Contrast:
 def _contrasts(
     model: Model, inputs: Inputs, able: list[tuple[Method, Explanation]], target: Target, **options: Any
 ) -> tuple[Contrasts | None, str]:
-    """The contrast maps of every sample, by the first method that can make them; else None and the reason."""
+    """The contrast maps of every sample, by the cheapest method that can make them; else None and the reason."""
     outputs = able[0][1].outputs
     this, others = _classes(outputs, target)
     if this is None or others is None:
         return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
     note = ""
-    for method, _ in able:
+    for method, _ in sorted(able, key=lambda pair: pair[1].forwards + pair[1].backwards):
         try:
             relevance = tuple(
                 as_tuple(method(model, inputs, Contrast(this, other), **options))[0].detach().cpu()

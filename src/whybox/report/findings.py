@@ -8,6 +8,7 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation
 from whybox.core.model import Domain
+from whybox.core.target import Target
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Findings:
         labels: the names of the classes, or None.
         domain: the lowest and the highest valid value of the (first) input.
         preprocess: how a picture became an input, or None.
+        target: what is explained, pinned: the same for all methods.
         results: for each method that was asked its Explanation, or the Failure in its place; at least one explains.
         contrasts: "why this, not that", or None where there are no classes to compare.
         contrast_note: why there are none, or "".
-        versus: the class that the target is contrasted with, (n,), or None.
         seed, at: as they were given.
     """
 
@@ -60,12 +61,24 @@ class Findings:
     labels: tuple[str, ...] | None
     domain: Domain
     preprocess: Callable[..., Any] | None
+    target: Target
     results: tuple[Explanation | Failure, ...]
     contrasts: Contrasts | None = None
     contrast_note: str = ""
-    versus: Tensor | None = None
     seed: int = 0
     at: str | None = None
+
+    @property
+    def this(self) -> Tensor | None:
+        """The class that is explained, (n,), or None where it is no class."""
+        index = getattr(self.target, "a", getattr(self.target, "index", None))
+        return index if isinstance(index, Tensor) else None
+
+    @property
+    def versus(self) -> Tensor | None:
+        """The class that the target is contrasted with, (n,), or None."""
+        index = getattr(self.target, "b", None)
+        return index if isinstance(index, Tensor) else None
 
     @property
     def explanations(self) -> tuple[Explanation, ...]:

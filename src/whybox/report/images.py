@@ -29,4 +29,5 @@ def data_uri(picture: bytes) -> str:
 
 def as_bytes(picture: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """Colours from 0 to 1 as whole numbers from 0 to 255."""
-    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    pixels: np.ndarray = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return pixels

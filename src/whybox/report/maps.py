@@ -1,7 +1,7 @@
 """Maps: the relevance of one sample, ready to be shown."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import Scale, heat, positions, scale_of
+from whybox.plot import Scale, heat, number, positions, scale_of
 from whybox.plot import explanation as draw
 from whybox.report.images import data_uri, webp
-from whybox.report.names import number
 
 # Below this many positions a side, every position is drawn as a crisp square.
 CRISP = 64
@@ -44,13 +43,20 @@ class MapView:
     total: str
 
 
-def map_view(explanation: Explanation, sample: int, title: str) -> MapView:
-    """The map of one sample, on a scale of its own; whether it is signed is decided by the whole batch."""
-    whole = positions(as_tuple(explanation.relevance)[0])
-    values = whole[sample]
-    scale = scale_of(values, signed=bool((whole < 0).any()))
+def is_signed(explanation: Explanation) -> bool:
+    """Whether there is relevance below zero anywhere in the batch."""
+    return bool((positions(as_tuple(explanation.relevance)[0]) < 0).any())
+
+
+def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool) -> MapView:
+    """The map of one sample, on a scale of its own, in two colours if it is `signed`."""
+    values = positions(as_tuple(explanation.relevance)[0])[sample]
+    scale = scale_of(values, signed=signed)
     if as_tuple(explanation.inputs)[0].ndim == 4 and values.ndim == 2:
-        return overlay(values, scale, title)
+        view = overlay(values, scale, title)
+        size = tuple(as_tuple(explanation.inputs)[0].shape[2:])
+        coarse = "" if tuple(values.shape) == size else f"{values.shape[1]} × {values.shape[0]} positions; "
+        return replace(view, says=coarse + view.says)
     return MapView(
         uri=_figure(explanation, sample),
         overlay=False,
@@ -98,5 +104,9 @@ def _where(values: Tensor, scale: Scale) -> str:
     down = "upper" if row < 0.4 else "lower" if row > 0.6 else ""
     right = "left" if column < 0.4 else "right" if column > 0.6 else ""
     place = f"in the {down} {right} part".replace("  ", " ") if down or right else "around the centre"
-    weight = f"{float(values.clamp_min(0).sum()) / total:.0%} of the strength speaks for the target, " if scale.signed else ""
+    weight = (
+        f"{float(values.clamp_min(0).sum()) / total:.0%} of the strength speaks for the target, "
+        if scale.signed
+        else ""
+    )
     return f"{weight}centred {place} of the picture"

@@ -1,4 +1,4 @@
-"""What to call methods, models and numbers in front of people."""
+"""What to call methods, models, classes and probabilities in front of people."""
 
 import re
 from collections.abc import Sequence
@@ -40,11 +40,15 @@ def method_titles(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def settings(config: dict[str, Any]) -> str:
-    """The fields of a method in a line: "samples 32, noise 0.15"."""
+    """The fields of a method that differ from its defaults, in a line: "samples 64, noise 0.2"."""
+    try:
+        usual = method_class(config["name"])().config()
+    except (UnknownNameError, TypeError):  # not registered, or with a field that must be given
+        usual = {}
     return ", ".join(
-        f"{key} {method_text(value) if isinstance(value, (dict, list, tuple)) else value}"
+        f"{key} {value if isinstance(value, str) else method_text(value)}"
         for key, value in config.items()
-        if key not in ("name", "of") and value is not None
+        if key not in ("name", "of") and value != usual.get(key)
     )
 
 
@@ -73,8 +77,3 @@ def percent(share: float) -> str:
         return ">\u202f99.9\u202f%"
     digits = 1 if share < 0.1 or share > 0.99 else 0
     return f"{100 * share:.{digits}f}\u202f%"
-
-
-def number(value: float) -> str:
-    """A number with three significant digits and a true minus sign; — where there is none."""
-    return "—" if value != value else f"{value:.3g}".replace("-", "−")

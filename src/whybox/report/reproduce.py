@@ -1,24 +1,26 @@
 """Reproduce: what it takes to get the same answer again."""
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import yaml
-from markupsafe import Markup, escape
+from torch import Tensor
 
+from whybox.core.target import Contrast, Logit, LogProbability, Neuron, Probability, Target
 from whybox.report.cards import card_of
 from whybox.report.findings import Findings
-from whybox.report.names import method_title
+from whybox.report.names import method_text, method_title
 
 _CHECKS = (
     "The check against random weights: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, arXiv 1810.03292.",
     "Edge detectors as a control: Adebayo et al. 2018, arXiv 1810.03292.",
 )
-_REFERENCE = re.compile(r"arXiv (\d{4}\.\d{4,5})|doi (10\.[^\s;,]+[^\s;,.])")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Reproduce:
     configuration: str
     versions: tuple[tuple[str, str], ...]
     seed: int
-    citations: tuple[Markup, ...]
+    citations: tuple[str, ...]
     written: str
 
 
@@ -44,11 +46,15 @@ def reproduce(findings: Sequence[Findings], names: Sequence[str], command: str) 
         command=command,
         python=python_lines(findings, names, command),
         configuration=yaml.safe_dump(
-            configuration(findings, names), sort_keys=False, allow_unicode=True, width=88, default_flow_style=None
+            json.loads(json.dumps(configuration(findings, names), default=str)),
+            sort_keys=False,
+            allow_unicode=True,
+            width=88,
+            default_flow_style=None,
         ),
         versions=tuple(first.versions.items()),
         seed=findings[0].seed,
-        citations=tuple(map(_linked, dict.fromkeys((*sources, *_CHECKS)))),
+        citations=tuple(dict.fromkeys((*sources, *_CHECKS))),
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 
@@ -79,19 +85,42 @@ def _optional(name: str, preprocess: Any) -> dict[str, str]:
 def python_lines(findings: Sequence[Findings], names: Sequence[str], command: str) -> str:
     """A script that explains the same pictures with the same models, methods, targets and seed."""
     loads = _loads(findings, command)
-    lines = ["import torch", "import whybox", "from PIL import Image", "", f"names = {list(names)!r}", "findings = []"]
+    lines = [
+        "import torch",
+        "import whybox",
+        "from whybox.datasets import read_image",
+        "",
+        f"names = {list(names)!r}",
+        "findings = []",
+    ]
     for found, load in zip(findings, loads, strict=True):
-        lines += ["", load, "x = torch.stack([model.preprocess(Image.open(name)) for name in names])"]
-        options = "".join(
-            f", {key}={value!r}" for key, value in (("at", found.at), ("seed", found.seed)) if value is not None
-        )
-        contrast = f", versus={found.versus.tolist()}" if found.versus is not None else ""
-        target = ", target=…" if found.contrasts is None else f", target={found.contrasts.this.tolist()}"
-        methods = [f"    whybox.method(**{result.method!r})," for result in found.results]
+        lines += ["", load, "x = torch.stack([model.preprocess(read_image(name)) for name in names])"]
+        at = f", at={found.at!r}" if found.at is not None else ""
+        options = f"{_target(found.target)}{at}, seed={found.seed}"
+        methods = [f"    {method_text(result.method)!r}," for result in found.results]
         lines += ["methods = [", *methods, "]"]
-        lines += [f"findings.append(whybox.report.collect(model, x, methods{target}{contrast}{options}))"]
+        lines += [f"findings.append(whybox.report.collect(model, x, methods, {options}))"]
     lines += ["", 'whybox.report.write("report.html", findings, names)']
     return "\n".join(lines)
+
+
+def _target(target: Target) -> str:
+    """The target as arguments of `collect`."""
+    if isinstance(target, Contrast):
+        return f"target={_index(target.a)}, versus={_index(target.b)}"
+    if type(target) is Logit:
+        return f"target={_index(target.index)}"
+    if isinstance(target, (Probability, LogProbability)):
+        index = _index(target.index)
+        index = f"torch.tensor({index})" if isinstance(target.index, Tensor) else index
+        return f"target=whybox.{type(target).__name__}({index})"
+    if isinstance(target, Neuron):
+        return f"target=whybox.{target!r}"
+    return "target=…"  # a function: only its author can write it
+
+
+def _index(index: Any) -> str:
+    return repr(index.tolist() if isinstance(index, Tensor) else index)
 
 
 def _loads(findings: Sequence[Findings], command: str) -> list[str]:
@@ -99,12 +128,23 @@ def _loads(findings: Sequence[Findings], command: str) -> list[str]:
     words = _words(command)
     specs, weights = _options(words, "--model", "-m"), _options(words, "--weights")
     if len(specs) != len(findings):
-        specs, weights = [re.sub(r"\s+\(.*\)$", "", found.model) for found in findings], []
+        specs, weights = [], []
     loads = []
+    if not specs:
+        return [_load_by_name(found.model) for found in findings]
     for place, spec in enumerate(specs):
         own = weights[place] if place < len(weights) and weights[place] != "default" else None
         loads.append(f"model = whybox.models.load({spec!r}{f', weights={own!r}' if own else ''})")
     return loads
+
+
+def _load_by_name(name: str) -> str:
+    """How to load a model that is called "SPEC (WEIGHTS)", as `whybox.models.load` calls it."""
+    found = re.fullmatch(r"(digits|(?:torchvision|timm|hf):\S+|.*\.py:\w+)(?: \((.+)\))?", name)
+    if not found:
+        return f"model = …  # your own: {' '.join(name.split())}"
+    weights = "random" if found[2] == "random weights" else found[2]
+    return f"model = whybox.models.load({found[1]!r}{f', weights={weights!r}' if weights else ''})"
 
 
 def _words(command: str) -> list[str]:
@@ -117,7 +157,7 @@ def _words(command: str) -> list[str]:
 def _options(words: Sequence[str], *names: str) -> list[str]:
     """The values given to an option, as `--name value` or `--name=value`."""
     found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         if word in names:
             found.append(following)
         found += [word.removeprefix(f"{name}=") for name in names if word.startswith(f"{name}=")]
@@ -128,13 +168,3 @@ def _inside(method: Any) -> list[dict[str, Any]]:
     """The methods that a configuration wraps."""
     inner = [value for key, value in method.items() if key == "of" and isinstance(value, dict) and "name" in value]
     return [*inner, *(one for value in inner for one in _inside(value))]
-
-
-def _linked(source: str) -> Markup:
-    """A citation with its arXiv numbers and DOIs as links."""
-
-    def link(found: re.Match[str]) -> str:
-        place = f"arxiv.org/abs/{found[1]}" if found[1] else f"doi.org/{found[2]}"
-        return f'<a href="https://{place}" rel="noreferrer">{found[0]}</a>'
-
-    return Markup(_REFERENCE.sub(link, str(escape(source))))

@@ -1,5 +1,6 @@
 """Trust: what was measured of the explanations of one sample, in words."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,8 +12,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.method import Check
 from whybox.core.tree import as_tuple
 from whybox.evaluation.similarity import rank_correlation
-from whybox.plot import positions
-from whybox.report.names import number
+from whybox.plot import number, positions
 
 # How a median rank correlation between methods is put into words, from the strongest.
 _AGREEMENT = (
@@ -21,6 +21,11 @@ _AGREEMENT = (
     (0.1, "hardly agree", "Each tells a different story of where the evidence lies; do not rely on a single map."),
     (-2.0, "do not agree", "What one marks says nothing about what another marks; do not rely on any map alone."),
 )
+
+_DISAGREE = 0.3
+
+# Behind this a check says why it has no value.
+_UNMEASURED = " Not measured: "
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,9 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Trust:
-    """The trust panel of one sample."""
+    """The trust panel of one sample; `verdict` is "pass", "fail" or "none", `lead` and `summary` say it in words."""
 
+    lead: str
     summary: str
     verdict: str
     checks: tuple[CheckRow, ...]
@@ -88,7 +94,8 @@ def trust(explanations: Sequence[Explanation], titles: Sequence[str], sample: in
             first.setdefault(check.name, check)
             rows.setdefault(check.name, []).append(_measured(check, explanation, title, sample))
     checks = tuple(
-        CheckRow(name, first[name].says, number(first[name].limit), tuple(measured)) for name, measured in rows.items()
+        CheckRow(name, first[name].says.partition(_UNMEASURED)[0], number(first[name].limit), tuple(measured))
+        for name, measured in rows.items()
     )
     agreement = _agreement(explanations, titles, sample)
     return Trust(*_summary(checks, agreement), checks, agreement)
@@ -99,11 +106,22 @@ def _measured(check: Check, explanation: Explanation, title: str, sample: int) -
     if value != value:
         return Measured(title, "—", "none", None, _reason(check, explanation, sample))
     share = min(value / (2 * check.limit), 1.0) if check.limit > 0 else None
-    return Measured(title, number(value), "pass" if bool(check.passed[sample]) else "fail", share, "")
+    return Measured(title, _beside(value, check.limit), "pass" if bool(check.passed[sample]) else "fail", share, "")
+
+
+def _beside(value: float, limit: float) -> str:
+    """The value with the decimals that it takes to compare it with the limit."""
+    if not limit > 0 or abs(value) >= 1000 * limit:
+        return number(value)
+    decimals = max(0, 2 - math.floor(math.log10(limit)))
+    return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def _reason(check: Check, explanation: Explanation, sample: int) -> str:
     """Why there is no value."""
+    said = check.says.partition(_UNMEASURED)[2]
+    if said:
+        return said
     values = positions(as_tuple(explanation.relevance)[0])[sample]
     if not bool(torch.isfinite(values).all()):
         return "the map holds NaN or infinity"
@@ -115,15 +133,22 @@ def _reason(check: Check, explanation: Explanation, sample: int) -> str:
 
 
 def _agreement(explanations: Sequence[Explanation], titles: Sequence[str], sample: int) -> Agreement | None:
-    """How alike the maps are, for every pair of methods; None for a single method."""
-    maps = [as_tuple(explanation.relevance)[0][sample : sample + 1] for explanation in explanations]
-    if len(maps) < 2:
+    """How alike the maps are, for every pair of methods; None for a single method.
+
+    Two signed maps are compared with their signs; where one of the two has none, their strengths are.
+    """
+    whole = [positions(as_tuple(explanation.relevance)[0]) for explanation in explanations]
+    if len(whole) < 2:
         return None
+    maps = [values[sample : sample + 1] for values in whole]
+    signed = [bool((values < 0).any()) for values in whole]
     table: list[list[float | None]] = [[None] * len(maps) for _ in maps]
     found = []
     for i, j in combinations(range(len(maps)), 2):
-        comparable = positions(maps[i]).shape == positions(maps[j]).shape
-        value = float(rank_correlation(maps[i], maps[j])) if comparable else float("nan")
+        value = float("nan")
+        if maps[i].shape == maps[j].shape:
+            pair = (maps[i], maps[j]) if signed[i] and signed[j] else (maps[i].abs(), maps[j].abs())
+            value = float(rank_correlation(*(one.flatten(1) for one in pair)))
         table[i][j] = table[j][i] = value
         found += [value] if value == value else []
     middle = median(found) if found else float("nan")
@@ -134,20 +159,34 @@ def _agreement(explanations: Sequence[Explanation], titles: Sequence[str], sampl
     return Agreement(tuple(titles), tuple(map(tuple, table)), middle, verdict, means)
 
 
-def _summary(checks: Sequence[CheckRow], agreement: Agreement | None) -> tuple[str, str]:
-    """The panel in two sentences, and its verdict: "pass", "fail" or "none"."""
-    measured = [(check, one) for check in checks for one in check.measured]
+def _summary(checks: Sequence[CheckRow], agreement: Agreement | None) -> tuple[str, str, str]:
+    """The panel in a few words, in two sentences, and its verdict: "pass", "fail" or "none"."""
+    everything = [(check, one) for check in checks for one in check.measured]
+    measured = [(check, one) for check, one in everything if one.verdict != "none"]
     failed = [(check, one) for check, one in measured if one.verdict == "fail"]
     passed = sum(one.verdict == "pass" for _, one in measured)
     if failed:
-        worst = "; ".join(f"{one.method} in {check.name} ({one.value}, limit {check.limit})" for check, one in failed[:3])
+        worst = "; ".join(
+            f"{one.method} in {check.name} ({one.value}, limit {check.limit})" for check, one in failed[:3]
+        )
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         told = f"{len(failed)} of {len(measured)} checks {'fails' if len(failed) == 1 else 'fail'}: {worst}{more}."
     elif passed:
-        told = f"All {passed} checks pass." if passed > 1 else "The one check passes."
+        told = (
+            f"All {passed} measured values are within their limits."
+            if passed > 1
+            else "The one value measured is within its limit."
+        )
     else:
         told = "Nothing could be checked."
+    if measured and len(measured) < len(everything):
+        told += f" {len(everything) - len(measured)} could not be measured."
     if agreement is not None:
         told += f" The methods {agreement.verdict}"
-        told += f" (median rank correlation {number(agreement.median)})." if agreement.median == agreement.median else "."
-    return told, "fail" if failed else "pass" if passed else "none"
+        known = agreement.median == agreement.median
+        told += f" (median rank correlation {agreement.median:.2f}).".replace("-", "−") if known else "."
+    if failed:
+        return "Read with care.", told, "fail"
+    if agreement is not None and agreement.median < _DISAGREE:
+        return "The methods disagree.", told, "none"
+    return ("The checks pass.", told, "pass") if passed else ("Unchecked.", told, "none")

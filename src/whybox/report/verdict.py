@@ -8,7 +8,8 @@ from torch import Tensor
 from whybox.core.explanation import Explanation, Prediction
 from whybox.core.target import class_name
 from whybox.core.tree import as_tuple
-from whybox.report.names import number, percent, thing
+from whybox.plot import number
+from whybox.report.names import percent, thing
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def verdict(explanation: Explanation, sample: int, model: str, this: Tensor | No
     roles = {int(index[sample]): role for index, role in ((that, "that"), (this, "this")) if index is not None}
     shown = [*best, *_missing(explanation, sample, best, roles)]
     bars = tuple(
-        Bar(one.label, one.index, one.probability, percent(one.probability), number(one.score), roles.get(one.index, ""))
+        Bar(
+            one.label, one.index, one.probability, percent(one.probability), number(one.score), roles.get(one.index, "")
+        )
         for one in shown
     )
     verb = "sees" if as_tuple(explanation.inputs)[0].ndim == 4 else "predicts"
@@ -75,7 +78,9 @@ def _lead(best: Sequence[Prediction]) -> str:
     return "ahead of" if first > 1.5 * second else "barely ahead of"
 
 
-def _missing(explanation: Explanation, sample: int, best: Sequence[Prediction], asked: dict[int, str]) -> list[Prediction]:
+def _missing(
+    explanation: Explanation, sample: int, best: Sequence[Prediction], asked: dict[int, str]
+) -> list[Prediction]:
     """The classes asked about that are not among the best."""
     absent = set(asked) - {one.index for one in best}
     if not absent:

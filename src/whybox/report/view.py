@@ -9,14 +9,13 @@ from torch import Tensor
 from whybox._version import __version__
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
-from whybox.core.target import Contrast
 from whybox.core.tree import as_tuple
-from whybox.plot import picture, positions, scale_of
+from whybox.plot import number, picture, positions, scale_of
 from whybox.report.cards import MethodCard, method_cards
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
-from whybox.report.maps import CRISP, MapView, map_view, overlay
-from whybox.report.names import method_title, method_titles, model_titles, number, percent, settings
+from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
+from whybox.report.names import method_text, method_title, method_titles, model_titles, percent, settings
 from whybox.report.reproduce import Reproduce, reproduce
 from whybox.report.trust import Trust, trust
 from whybox.report.verdict import Verdict, label_of, verdict
@@ -52,6 +51,7 @@ class Option:
     label: str
     percent: str
     difference: str
+    lead: float
     map: MapView
 
 
@@ -119,10 +119,11 @@ def view(findings: Sequence[Findings], names: Sequence[str], command: str) -> Re
         raise InputError(f"a report needs one name for each picture: {counts} pictures, {len(names)} names")
     titles = model_titles([found.model for found in findings])
     under: dict[str, str] = {}
+    signed = _signed(findings)
     pictures = tuple(
         PictureView(
             name,
-            tuple(_model(found, sample, title, under) for found, title in zip(findings, titles, strict=True)),
+            tuple(_model(found, sample, title, under, signed) for found, title in zip(findings, titles, strict=True)),
         )
         for sample, name in enumerate(names)
     )
@@ -137,16 +138,15 @@ def view(findings: Sequence[Findings], names: Sequence[str], command: str) -> Re
     )
 
 
-def _model(found: Findings, sample: int, title: str, under: dict[str, str]) -> ModelView:
-    contrasts = found.contrasts
+def _model(found: Findings, sample: int, title: str, under: dict[str, str], signed: set[str]) -> ModelView:
     titles = method_titles([_config(result) for result in found.results])
     explained = [t for t, result in zip(titles, found.results, strict=True) if isinstance(result, Explanation)]
     return ModelView(
         title=title,
         name=found.model,
-        verdict=verdict(found.explanations[0], sample, title, contrasts and contrasts.this, found.versus),
+        verdict=verdict(found.explanations[0], sample, title, found.this, found.versus),
         shown=_shown(found, sample, under),
-        methods=tuple(_method(result, sample, t) for t, result in zip(titles, found.results, strict=True)),
+        methods=tuple(_method(result, sample, t, signed) for t, result in zip(titles, found.results, strict=True)),
         contrast=_contrast(found, sample),
         contrast_note=found.contrast_note,
         trust=trust(found.explanations, explained, sample),
@@ -157,10 +157,18 @@ def _config(result: Explanation | Failure) -> dict[str, Any]:
     return result.method
 
 
-def _method(result: Explanation | Failure, sample: int, title: str) -> MethodView:
+def _signed(findings: Sequence[Findings]) -> set[str]:
+    """The methods with relevance below zero in any model or picture, so that one method always has the same colours."""
+    explanations = (explanation for found in findings for explanation in found.explanations)
+    return {method_text(explanation.method) for explanation in explanations if is_signed(explanation)}
+
+
+def _method(result: Explanation | Failure, sample: int, title: str, signed: set[str]) -> MethodView:
     if isinstance(result, Failure):
         return MethodView(title, settings(result.method), None, result.message)
-    return MethodView(title, settings(result.method), map_view(result, sample, title), "")
+    return MethodView(
+        title, settings(result.method), map_view(result, sample, title, signed=method_text(result.method) in signed), ""
+    )
 
 
 def _shown(found: Findings, sample: int, under: dict[str, str]) -> Shown | None:
@@ -183,7 +191,7 @@ def _shown(found: Findings, sample: int, under: dict[str, str]) -> Shown | None:
         height=height,
         crisp=crisp,
         under=under.setdefault(lossy, f"under-{len(under)}"),
-        caption=f"{size}: {describe()}" if describe else size,
+        caption=f"{width} × {height} pixels. {describe()[:1].upper()}{describe()[1:]}" if describe else size,
     )
 
 
@@ -198,13 +206,14 @@ def _contrast(found: Findings, sample: int) -> ContrastView | None:
     options = []
     for values, other in zip(maps, contrasts.others[sample].tolist(), strict=True):
         that = label_of(other, found.labels)
-        score = Contrast(contrasts.this, contrasts.others.new_full(contrasts.this.shape, other)).score(outputs)
+        lead = float(outputs[sample, int(contrasts.this[sample])] - outputs[sample, other])
         options.append(
             Option(
                 index=other,
                 label=that,
                 percent=percent(float(outputs[sample].float().softmax(0)[other])),
-                difference=number(float(score[sample])),
+                difference=number(lead),
+                lead=lead,
                 map=overlay(values, scale, f"Why {this} and not {that}"),
             )
         )

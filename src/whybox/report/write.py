@@ -3,13 +3,11 @@
 import os
 import secrets
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from whybox.core.errors import InputError
 from whybox.report.findings import Findings
+from whybox.report.templates import asset, templates
 from whybox.report.view import view
 
 STYLES = ("tokens.css", "page.css", "maps.css", "trust.css", "print.css")
@@ -50,54 +48,42 @@ def write(path: str | Path, findings: Sequence[Findings], names: Sequence[str], 
 def html(findings: Sequence[Findings], names: Sequence[str], command: str = "") -> str:
     """The report as text."""
     page = view(findings, names, command)
-    environment = templates()
-    return environment.get_template("report.html.j2").render(
-        page=page,
-        styles="\n".join(_asset(name) for name in STYLES),
-        scripts="\n".join(_asset(name) for name in SCRIPTS),
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            styles="\n".join(asset(name) for name in STYLES),
+            scripts="\n".join(asset(name) for name in SCRIPTS),
+        )
     )
-
-
-@cache
-def templates() -> Environment:
-    """The templates; everything put into them is escaped."""
-    return Environment(
-        loader=PackageLoader("whybox.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    loader = templates().loader
-    assert loader is not None
-    return loader.get_source(templates(), name)[0]
 
 
 def check_writable(path: str | Path) -> None:
     """Raise InputError, saying what to do, unless a file can be written at `path`; nothing is left there."""
-    shown, place = str(path), Path(path).resolve()
-    if place.is_dir():
-        raise InputError(f"{shown!r} is a folder; give the name of a file in it, such as {str(Path(path) / 'report.html')!r}")
-    if place.exists() and not place.is_file():
-        raise InputError(f"{shown!r} is not an ordinary file; give another name")
-    folder = place.parent
-    if not folder.exists():
-        raise InputError(f"the folder {str(folder)!r} does not exist; make it first, or write somewhere else")
-    if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is not a folder, so nothing can be written into it")
-    if place.exists() and not os.access(place, os.W_OK):
-        raise InputError(f"{shown!r} is there already and must not be changed; remove it, or give another name")
-    trial = place.with_name(f".{secrets.token_hex(8)}.tmp")
+    shown, place = str(path), Path(path)
     try:
-        trial.touch(exist_ok=False)
-        trial.unlink()
-        place.stat()
-    except FileNotFoundError:
-        pass
+        _check(place.resolve(), shown)
     except OSError as error:
         raise InputError(
             f"nothing can be written to {shown!r}: {error.strerror or error}; give a place where you may write"
         ) from error
+
+
+def _check(place: Path, shown: str) -> None:
+    folder = place.parent
+    if not folder.exists():
+        raise InputError(f"the folder {str(folder)!r} does not exist; make it first, or write somewhere else")
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is not a folder, so nothing can be written into it; write somewhere else")
+    if place.is_dir():
+        raise InputError(
+            f"{shown!r} is a folder; give the name of a file in it, such as {str(place / 'report.html')!r}"
+        )
+    if place.exists() and not place.is_file():
+        raise InputError(f"{shown!r} is not an ordinary file; give another name")
+    if place.exists() and not os.access(place, os.W_OK):
+        raise InputError(f"{shown!r} is there already and must not be changed; remove it, or give another name")
+    trial = place.with_name(f".{secrets.token_hex(8)}.tmp")
+    trial.touch(exist_ok=False)
+    trial.unlink()

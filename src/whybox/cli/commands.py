@@ -35,13 +35,12 @@ Weights = Annotated[
 ]
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     """Run the command `whybox` and exit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show ∂ shows ? instead of failing
-    argv = sys.argv[1:] if argv is None else argv
-    app(args=argv, prog_name="whybox", obj=argv)
+    app(prog_name="whybox")
 
 
 def _version(wanted: bool) -> bool:
@@ -61,7 +60,7 @@ def _options(
 
 
 @app.command()
-def demo(context: typer.Context, output: Report = Path("whybox-demo.html")) -> None:
+def demo(output: Report = Path("whybox-demo.html")) -> None:
     """Explain two handwritten digits, in a few seconds.
 
     The model and the digits come with whybox: nothing is downloaded.
@@ -69,12 +68,11 @@ def demo(context: typer.Context, output: Report = Path("whybox-demo.html")) -> N
     with reported() as work:
         from whybox.cli.demo import demo
 
-        demo(work, output, DEFAULT_METHODS, _command(context))
+        demo(work, output, DEFAULT_METHODS, _command())
 
 
 @app.command()
 def explain(
-    context: typer.Context,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="Pictures, folders of pictures, or patterns such as '*.png'.")
     ],
@@ -135,7 +133,7 @@ def explain(
             seed=seed,
             output=output,
             json=json,
-            command=_command(context),
+            command=_command(),
         )
         explain(request, work)
 
@@ -184,6 +182,6 @@ def doctor() -> None:
             raise typer.Exit(1)
 
 
-def _command(context: typer.Context) -> str:
+def _command() -> str:
     """The command as it was given, to be written into the report."""
-    return shlex.join(["whybox", *(context.obj or sys.argv[1:])])
+    return shlex.join(["whybox", *sys.argv[1:]])

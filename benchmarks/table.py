@@ -1,0 +1,219 @@
+"""docs/benchmarks.md, written from benchmarks/results/*.json: `python -m benchmarks.table`."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS, ROOT
+
+PAGE = ROOT / "docs/benchmarks.md"
+HEADER = """<!-- Written by `python -m benchmarks.table` from benchmarks/results/*.json. Do not edit. -->
+
+# Benchmarks
+
+`make bench` measures everything anew, with `WHYBOX_DATA` set to the folder of real data. Each benchmark runs in a
+process of its own on one thread; contenders take turns (A B A B …), five rounds after a warm-up; seconds are medians,
+and a ratio is the median over the rounds of one contender's seconds over the other's in the same round. The machine's
+cores are shared, so ratios are given by the wall clock and by processor time, which other work on the machine disturbs
+less. Captum and the plain loops run at the batch size that was fastest for them. *Evaluations* are samples sent
+forward and backward; they do not depend on the machine.
+"""
+
+
+def write() -> Path:
+    """Write the page, from what has been measured so far."""
+    parts = [HEADER]
+    for name, section in SECTIONS.items():
+        file = RESULTS / f"{name}.json"
+        if file.exists():
+            content = json.loads(file.read_text())
+            parts.append(f"{section(content['results'], content['settings'])}\n{footer(content)}")
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n".join(parts))
+    return PAGE
+
+
+def footer(content: dict[str, Any]) -> str:
+    """On what it was measured."""
+    it = content["environment"]
+    versions = ", ".join(f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "python") if it[name])
+    return (
+        f"<small>{it['date']}, commit {it['commit']}, {versions}; {it['cores']} shared cores ({it['processor']}), "
+        f"one thread. All numbers and settings: `benchmarks/results/{content['benchmark']}.json`.</small>\n"
+    )
+
+
+def rows(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
+    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def seconds(value: float) -> str:
+    """Three digits, in s or ms."""
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
+def percent(value: float) -> str:
+    """Two digits of a share."""
+    return f"{100 * value:.2g} %"
+
+
+def stream(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Overhead of the stream."""
+    body = []
+    for name, found in results.items():
+        for kind, best in (("gradient", found["gradient"]), ("forward", found["forward"])):
+            raw = best["timed"]["raw"]["seconds"]
+            label = "forward and gradient" if kind == "gradient" else "forward only"
+            body.append(
+                (f"{name}, plain loop, {label}", str(found["variants"]), seconds(raw), "1", "1", str(best["raw_chunk"]))
+            )
+            for contender, ratio in best["ratio"].items():
+                chunk = best["chunk_found"][contender.split()[0]]
+                body.append(
+                    (
+                        f"{name}, {contender}",
+                        str(found["variants"]),
+                        seconds(best["timed"][contender]["seconds"]),
+                        f"{ratio['wall']:.2f}",
+                        f"{ratio['processor']:.2f}",
+                        ", ".join(map(str, chunk)) if contender.endswith("warm") else "found meanwhile",
+                    )
+                )
+    return f"""## The stream against the best plain loop
+
+Many variants through the model, against a loop in plain PyTorch over ready-made variants at the best of the chunk sizes
+{", ".join(map(str, settings["chunks"]))}. whybox guards the model, checks inputs and relevance, makes SmoothGrad's
+noise, and finds the chunk size itself: in the same call (cold) or an earlier one (warm). Goal: at most
+{settings["goal"]:.2f}.
+
+{rows(("", "variants", "time", "ratio (wall)", "ratio (processor)", "chunk"), body)}"""
+
+
+def integrated(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Gaps, gradients and maps of integrated gradients."""
+    gaps, maps = [], []
+    for name, found in results.items():
+        lines = {"whybox, tolerance 1 %": found["whybox"]}
+        lines |= {f"Captum, {steps} steps": each for steps, each in found["captum"].items()}
+        for label, each in lines.items():
+            gaps.append(
+                (
+                    f"{name}, {label}",
+                    f"{each['gradients']['mean']:.1f}",
+                    percent(each["gap"]["median"]),
+                    percent(each["gap"]["mean"]),
+                    percent(each["gap"]["max"]),
+                    percent(each["within_1_percent"]),
+                )
+            )
+        for label, each in found["maps"].items():
+            maps.append(
+                (
+                    f"{name}, {label}",
+                    f"{each['gradients']['mean']:.1f}",
+                    f"{each['relative_distance']['median']:.2f}",
+                    f"{each['rank_correlation']['median']:.2f}",
+                )
+            )
+    share = "; ".join(
+        f"{name}: {found['gradients_ratio']:.2f} of Captum's"
+        + ("" if found["captum_reaches_the_gap"] else f", which has not reached it with {found['captum_steps']}")
+        for name, found in results.items()
+    )
+    columns = ("", "gradients (mean)", "median gap", "mean gap", "largest", "images within 1 %")
+    return f"""## Integrated gradients: completeness per gradient
+
+The relative completeness gap |Σ R − Δf| / |Δf| over {settings["images"]} fixed images. whybox's default stops each
+sample at its own gap of 1 %; Captum is given as many Gauss–Legendre steps as its median needs to be no larger.
+Goals: median at most 1 %, with at most half of Captum's gradients.
+
+Gradients for the same median gap: {share}.
+
+{rows(columns, gaps)}
+A small gap is not yet a good map: a rule that stops when the gap is small may stop by luck. The same maps against a
+reference ({settings["reference"]}): relative distance ‖R − R*‖ / ‖R*‖ (smaller is better) and rank correlation (larger
+is better), medians over the images.
+
+{rows(("", "gradients (mean)", "relative distance", "rank correlation"), maps)}"""
+
+
+def memory(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Peak memory against the number of steps."""
+    body = []
+    for name, methods in results.items():
+        for method, contenders in methods.items():
+            for contender, found in contenders.items():
+                sizes = [
+                    f"{found['bytes'][str(count)]['peak'] / 2**20:.0f}" if str(count) in found["bytes"] else "–"
+                    for count in settings["counts"]
+                ]
+                body.append((f"{name}, {method}, {contender}", *sizes, f"{found['ratio']:.2f}"))
+    counts = [f"{count} (MiB)" for count in settings["counts"]]
+    return f"""## Peak memory against the number of steps
+
+The largest resident size of a fresh process that explains one image, with so many steps (samples). Goal for whybox: at
+most {settings["goal"]:.2f} times as much for the most as for the fewest. Captum's memory is bounded by its batch size
+where one is set, and grows with the number of steps as it comes.
+
+{rows(("", *counts, "largest / smallest"), body)}"""
+
+
+def start_up(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Import and help."""
+    goals = settings["goals"]
+    body = [
+        (f"`{name}`" if name.startswith("whybox") else name, seconds(found["seconds"]), seconds(goals[name]))
+        if name in goals
+        else (name, seconds(found["seconds"]), "")
+        for name, found in results.items()
+    ]
+    return f"""## Starting up
+
+Medians of {settings["rounds"]} fresh processes, interleaved.
+
+{rows(("", "time", "goal"), body)}"""
+
+
+def speed(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Method by method against Captum."""
+    body = []
+    for name, methods in results.items():
+        for method, found in methods.items():
+            calls, asked = found["calls_a_round"], found["evaluations"]
+            ours, theirs = (found["timed"][who]["seconds"] / calls for who in ("whybox", "captum"))
+            body.append(
+                (
+                    f"{name}, {method}",
+                    seconds(ours),
+                    seconds(theirs),
+                    f"{found['ratio']['wall']:.2f}",
+                    f"{found['ratio']['processor']:.2f}",
+                    *(f"{asked[who]['forwards']} + {asked[who]['backwards']}" for who in ("whybox", "captum")),
+                    str(found["captum_batch"] or "all"),
+                )
+            )
+    images = ", ".join(f"{count} for {name}" for name, count in settings["images"].items())
+    columns = ("", "whybox", "Captum", "ratio (wall)", "ratio (processor)", "whybox asks", "Captum asks", "its batch")
+    return f"""## The same methods, the same settings, against Captum
+
+Seconds a call; images at once: {images}; {settings["steps and samples"]} steps or samples. Below 1 whybox is faster.
+"Asks" is the number of samples sent forward + backward; with integrated gradients whybox's two more forwards a sample
+are for the completeness gap, which Captum computes on demand.
+
+{rows(columns, body)}"""
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
+    "stream": stream,
+    "integrated_gradients": integrated,
+    "memory": memory,
+    "speed": speed,
+    "start_up": start_up,
+}
+
+
+if __name__ == "__main__":
+    print(write())

@@ -1,0 +1,80 @@
+"""fragment: an explanation as a piece of HTML, for notebooks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from whybox.core.explanation import Explanation
+from whybox.core.tree import as_tuple
+from whybox.plot import heat, picture, positions, scale_of
+from whybox.report.images import as_bytes, data_uri, webp
+from whybox.report.maps import CRISP, is_signed, map_view
+from whybox.report.names import method_title, model_titles
+from whybox.report.templates import templates
+from whybox.report.trust import CheckRow, trust
+from whybox.report.verdict import Verdict, verdict
+
+MOST_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class _Sample:
+    verdict: Verdict
+    input: str
+    map: str
+    alt: str
+    says: str
+    signed: bool
+    rendering: str
+    checks: tuple[CheckRow, ...]
+
+
+def fragment(explanation: Explanation) -> str:
+    """The first four samples: what the model saw, the map over it, the verdict and the checks. No scripts."""
+    title = method_title(explanation.method)
+    count = min(len(explanation), MOST_SAMPLES)
+    return (
+        templates()
+        .get_template("fragment.html.j2")
+        .render(
+            title=title,
+            samples=[_sample(explanation, sample, title) for sample in range(count)],
+            more=len(explanation) - count,
+        )
+    )
+
+
+def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
+    shown = map_view(explanation, sample, title, signed=is_signed(explanation))
+    said = verdict(explanation, sample, model_titles([explanation.model])[0], None, None)
+    inputs = as_tuple(explanation.inputs)[0]
+    input_uri, map_uri, rendering = "", shown.uri, "auto"
+    if shown.overlay:
+        pixels = as_bytes(picture(inputs[sample], explanation.domains[0]))
+        input_uri, map_uri = (
+            data_uri(webp(pixels, None if max(pixels.shape) <= CRISP else 90)),
+            data_uri(webp(_over(pixels, explanation, sample))),
+        )
+        rendering = "pixelated" if max(pixels.shape) <= CRISP else "auto"
+    return _Sample(
+        verdict=said,
+        input=input_uri,
+        map=map_uri,
+        alt=shown.alt,
+        says=shown.says,
+        signed=shown.signed,
+        rendering=rendering,
+        checks=trust([explanation], [title], sample).checks,
+    )
+
+
+def _over(pixels: UInt8[np.ndarray, "h w 3"], explanation: Explanation, sample: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The map over the picture in pale grey, in the picture's size."""
+    whole = positions(as_tuple(explanation.relevance)[0])
+    colours = heat(whole[sample], scale_of(whole[sample], signed=is_signed(explanation))).astype(np.float32) / 255
+    rows = np.arange(pixels.shape[0]) * colours.shape[0] // pixels.shape[0]
+    columns = np.arange(pixels.shape[1]) * colours.shape[1] // pixels.shape[1]
+    colours = colours[rows][:, columns]
+    grey = 0.45 + 0.55 * (pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None] / 255
+    return as_bytes(grey * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:])
