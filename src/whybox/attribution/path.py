@@ -204,8 +204,7 @@ class _PathIntegral:
 def quadrature(rule: str, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights on [0, 1] (float64): Gauss–Legendre, or the Riemann sum at the middle of equal parts."""
     if rule == "riemann":
-        weights = torch.full((steps,), 1 / steps, dtype=torch.float64)
-        return (torch.arange(steps, dtype=torch.float64) + 0.5) / steps, weights
+        return (torch.arange(steps, dtype=torch.float64) + 0.5) / steps, torch.ones(steps, dtype=torch.float64) / steps
     nodes, weights = numpy.polynomial.legendre.leggauss(steps)
     return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)
 

@@ -35,7 +35,7 @@ def import_torchvision() -> ModuleType:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         if not _DECLARED:
-            library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+            library: Any = torch.library.Library("torchvision", "DEF")
             for operator in ("nms", "qnms"):
                 library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
             _DECLARED.append(library)
