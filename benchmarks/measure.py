@@ -129,6 +129,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[2], 1),
         "threads": torch.get_num_threads(),
         **{name: _version(name) for name in ("whybox", "torch", "torchvision", "captum", "numpy")},
     }

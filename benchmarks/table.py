@@ -39,8 +39,9 @@ def footer(content: dict[str, Any]) -> str:
     it = content["environment"]
     versions = ", ".join(f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "python") if it[name])
     return (
-        f"<small>{it['date']}, commit {it['commit']}, {versions}; {it['cores']} shared cores ({it['processor']}), "
-        f"one thread. All numbers and settings: `benchmarks/results/{content['benchmark']}.json`.</small>\n"
+        f"<small>{it['date']}, commit {it['commit']}, {versions}; {it['cores']} shared cores ({it['processor']}), one "
+        f"thread, mean load of the machine {it['load']}. All numbers and settings: "
+        f"`benchmarks/results/{content['benchmark']}.json`.</small>\n"
     )
 
 
@@ -119,7 +120,7 @@ def integrated(results: dict[str, Any], settings: dict[str, Any]) -> str:
                 )
             )
     share = "; ".join(
-        f"{name}: {found['gradients_ratio']:.2f} of Captum's"
+        f"{name}: whybox {found['whybox']['gradients']['mean']:.1f}, Captum {between(found)}"
         + ("" if found["captum_reaches_the_gap"] else f", which has not reached it with {found['captum_steps']}")
         for name, found in results.items()
     )
@@ -138,6 +139,16 @@ reference ({settings["reference"]}): relative distance ‖R − R*‖ / ‖R*‖
 is better), medians over the images.
 
 {rows(("", "gradients (mean)", "relative distance", "rank correlation"), maps)}"""
+
+
+def between(found: dict[str, Any]) -> str:
+    """Between which two rungs of the ladder Captum reaches the gap, and whybox's share of its gradients there."""
+    rungs = [int(steps) for steps in found["captum"]]
+    ours = found["whybox"]["gradients"]["mean"]
+    if len(rungs) < 2:
+        return f"at most {rungs[-1]}"
+    low, high = rungs[-2], rungs[-1]
+    return f"more than {low}, at most {high} (whybox's share: {ours / high:.2f} to {ours / low:.2f})"
 
 
 def memory(results: dict[str, Any], settings: dict[str, Any]) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import yaml
 from torch import Tensor
 
 from whybox.core.target import Contrast, Logit, LogProbability, Neuron, Probability, Target
+from whybox.core.tree import as_tuple
 from whybox.report.cards import card_of
 from whybox.report.findings import Findings
 from whybox.report.names import method_text, method_title
@@ -94,7 +96,7 @@ def python_lines(findings: Sequence[Findings], names: Sequence[str], command: st
         "findings = []",
     ]
     for found, load in zip(findings, loads, strict=True):
-        lines += ["", load, "x = torch.stack([model.preprocess(read_image(name)) for name in names])"]
+        lines += ["", load, _reading(found, names)]
         at = f", at={found.at!r}" if found.at is not None else ""
         options = f"{_target(found.target)}{at}, seed={found.seed}"
         methods = [f"    {method_text(result.method)!r}," for result in found.results]
@@ -102,6 +104,14 @@ def python_lines(findings: Sequence[Findings], names: Sequence[str], command: st
         lines += [f"findings.append(whybox.report.collect(model, x, methods, {options}))"]
     lines += ["", 'whybox.report.write("report.html", findings, names)']
     return "\n".join(lines)
+
+
+def _reading(found: Findings, names: Sequence[str]) -> str:
+    """How to make the inputs: from the files, where the names are files."""
+    if all(Path(name).is_file() for name in names):
+        return "x = torch.stack([model.preprocess(read_image(name)) for name in names])"
+    shape = tuple(as_tuple(found.explanations[0].inputs)[0].shape)
+    return f"x = …  # the same inputs, a tensor of shape {shape}; they were not read from files"
 
 
 def _target(target: Target) -> str:
