@@ -97,11 +97,6 @@ class TestHeat:
         assert [round(255 * part) for part in signed(0.0)[:3]] == list(AGAINST)
         assert [round(255 * part) for part in plot.colour_map(signed=False)(1.0)[:3]] == list(STRENGTH)
 
-    def test_channels_are_summed(self) -> None:
-        relevance = torch.randn(2, 3, 4, 5)
-        assert torch.equal(plot.positions(relevance), relevance.sum(1))
-        assert plot.positions(torch.randn(2, 7)).shape == (2, 7)
-
 
 class TestPicture:
     def test_the_domain_becomes_black_and_white(self) -> None:
@@ -148,7 +143,7 @@ class TestFigure:
     def test_the_colour_bar_states_the_scale(self) -> None:
         one = explanation((1, 3, 8, 8))
         bar = plot.explanation(one).axes[-1]
-        limit = plot.scale_of(plot.positions(one.relevance)[0]).limit
+        limit = plot.scale_of(one.by_position()[0]).limit
         assert bar.get_ylim() == pytest.approx((-limit, limit))
         assert "99.5" in bar.get_ylabel()
 

@@ -154,7 +154,7 @@ class TestPage:
         )
         assert _load_by_name("torchvision:x (w.pt)") == "model = whybox.models.load('torchvision:x', weights='w.pt')"
         assert _load_by_name("digits") == "model = whybox.models.load('digits')"
-        assert _load_by_name("My\nNet") == "model = …  # your own: My Net"
+        assert _load_by_name("My\nNet") == "model = ...  # your own: My Net"
 
     @pytest.mark.parametrize("shape", [(2, 30), (2, 4, 25)])
     def test_what_is_no_picture_is_drawn_too(self, shape: tuple[int, ...]) -> None:

@@ -49,8 +49,9 @@ class TestTrust:
         panel = trust(found.explanations, ["Constant"], 0)
         one = panel.checks[0].measured[0]
         assert (one.value, one.verdict, one.share) == ("—", "none", None)
-        assert "same value everywhere" in one.note
-        assert panel.summary == "Nothing could be checked."
+        assert one.note == "the map has the same value everywhere, so there is no order to compare"
+        assert "1 of 1 checks fails: Constant in blank map" in panel.summary
+        assert "2 could not be measured" in panel.summary
         assert "no order to compare" in text_of(html([found], ["a"]))
 
     def test_a_check_that_fails_to_run_says_why(self, findings: report.Findings) -> None:

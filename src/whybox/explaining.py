@@ -10,14 +10,15 @@ from whybox.core import registry
 from whybox.core.errors import WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.guard import guard
+from whybox.core.layout import by_position
 from whybox.core.method import Check, Method
 from whybox.core.model import Model
-from whybox.core.start import check_inputs, start
+from whybox.core.start import check_inputs, check_outputs, start
 from whybox.core.target import Target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.controls import edges
 from whybox.evaluation.randomisation import randomised
-from whybox.evaluation.similarity import over_positions, rank_correlation
+from whybox.evaluation.similarity import rank_correlation
 
 
 def explain(
@@ -52,6 +53,7 @@ def explain(
     with guard(model.module, seed), torch.inference_mode(False), torch.no_grad():
         task = start(model, inputs, target, dict(forward_kwargs or {}), seed, progress, None)
         outputs = task.map(task.output, task.inputs, gradient=False)
+        check_outputs(outputs)
         scores = task.target.score(outputs) if task.target.layer is None else task.score(task.inputs)
     answer = chosen.run(model, inputs, task.target, **options)
     measured = (
@@ -82,37 +84,44 @@ def _trust(
     model: Model, inputs: Inputs, method: Method, target: Target, relevance: Inputs, options: dict[str, Any]
 ) -> list[Check]:
     """The checks that any method must stand, on the first input."""
-    first = as_tuple(relevance)[0]
+    picture = as_tuple(inputs)[0]
+    first = by_position(as_tuple(relevance)[0], picture)
     says = (
         "Rank correlation with the same method's map for a copy of the model whose weights are shuffled. A map "
         "that hardly changes does not show what the model has learned."
     )
     try:
         destroyed = as_tuple(method.run(randomised(model, options["seed"]), inputs, target, **options).relevance)[0]
-        likeness = _likeness(first, destroyed)
+        likeness = _likeness(first, by_position(destroyed, picture))
     except WhyboxError as error:  # the answer itself stands; say why this check does not
         likeness = torch.full((len(first),), torch.nan, dtype=torch.float64)
         says = f"{says} Not measured: {error}"
     found = [Check("likeness to the map of random weights", likeness, 0.5, says)]
-    picture = as_tuple(inputs)[0]
     if picture.ndim == 4 and options["at"] is None:
         found.append(
             Check(
                 "likeness to an edge detector",
-                _likeness(first.abs(), edges(picture)),
+                torch.where(_is_blank(edges(picture)), torch.nan, _likeness(first.abs(), edges(picture)[:, 0])),
                 0.5,
                 "Rank correlation of the map's strength with the edges in the picture. A map that resembles them may "
                 "show the picture rather than the model.",
             )
         )
+    if bool(_is_blank(first).any()):
+        says = "The map is the same everywhere, so it says nothing of where the evidence lies."
+        found.append(Check("blank map", _is_blank(first).double(), 0.5, says))
     return found
 
 
 def _likeness(map: Tensor, other: Tensor) -> Tensor:
-    """|Rank correlation| of each sample's map with another one; NaN for a map that is the same everywhere."""
-    places = over_positions(map).flatten(1)
-    blank = (places == places[:, :1]).all(1).cpu()
-    return torch.where(blank, torch.nan, rank_correlation(map, other).abs())
+    """|Rank correlation| of each sample's map (n, *grid) with another one; NaN for a map that is blank."""
+    return torch.where(_is_blank(map), torch.nan, rank_correlation(map[:, None], other[:, None]).abs())
+
+
+def _is_blank(map: Tensor) -> Tensor:
+    """Whether each sample's map is the same everywhere (n,), on the CPU."""
+    flat = map.flatten(1).cpu()
+    return (flat == flat[:, :1]).all(1)
 
 
 def _details_to_cpu(value: Any) -> Any:

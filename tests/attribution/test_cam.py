@@ -7,8 +7,8 @@ from torch import nn
 
 from whybox import CAM, Contrast, GradCAM, Logit, Model
 from whybox.attribution.last_layer import last_spatial_layer
-from whybox.attribution.layout import to_grid
 from whybox.core.errors import ModelError
+from whybox.core.layout import to_grid
 from whybox.core.target import as_target
 from whybox.core.task import Task, noise_keys
 

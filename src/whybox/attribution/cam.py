@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.attribution.last_layer import averaged_layer, last_spatial_layer, positions_of
-from whybox.attribution.layout import to_grid
 from whybox.core.errors import ModelError
+from whybox.core.layout import to_grid
 from whybox.core.method import Attribution, Method, Taxonomy
 from whybox.core.task import Task
 from whybox.core.tree import as_tuple

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from whybox.attribution.layout import to_grid
 from whybox.core.errors import InputError, ModelError
+from whybox.core.layout import to_grid
 from whybox.core.taps import tap
 from whybox.core.task import Task
 from whybox.core.tree import as_tuple

@@ -143,8 +143,10 @@ def _question(model: "Model", paths: Sequence[Path], request: Request) -> Questi
 
 def _check_versus(model: "Model", inputs: "Tensor", paths: Sequence[Path], versus: int) -> None:
     """A prediction cannot be contrasted with itself."""
+    from whybox.core.target import Logit
+
     for x, path in zip(inputs, paths, strict=True):
-        if int(_predict(model, x[None]).flatten(1).argmax()) == versus:
+        if Logit(versus).describe(0) == Logit().pin(1, _predict(model, x[None])).describe(0):
             raise InputError(
                 f"{model.name} predicts class {versus}, which --versus names, for {str(path)!r} itself; say with "
                 "--target which class to explain, or name another one"
@@ -179,10 +181,11 @@ def _predict(model: "Model", inputs: "Tensor") -> "Tensor":
     import torch
 
     from whybox.core.guard import guard
+    from whybox.core.model import by_row
 
     try:
         with guard(model.module), torch.no_grad():
-            return model(inputs.clone())
+            return by_row(model(inputs.clone()), len(inputs))
     except WhyboxError:
         raise
     except Exception as error:  # whatever the user's model raises

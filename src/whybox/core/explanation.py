@@ -14,6 +14,7 @@ from torch import Tensor
 
 from whybox._version import __version__
 from whybox.core.errors import CheckpointError, InputError
+from whybox.core.layout import by_position
 from whybox.core.method import Check
 from whybox.core.model import Domain
 from whybox.core.tree import Inputs, as_tuple, each
@@ -41,7 +42,8 @@ class Explanation:
     Attributes:
         relevance: as the method gave it: raw, same rank as the input, size 1 on axes not told apart.
         inputs: the inputs as the model saw them.
-        method: the method's configuration; `whybox.method(**method)` builds it again.
+        method: the method's configuration; `whybox.method(**method)` builds it again, unless it was fitted to
+            data or is another library's.
         target: what is explained of each sample, in words.
         scores: the target's score for each sample (n,).
         outputs: the model's raw output (n, classes), or (n, …) for a dense one.
@@ -95,18 +97,26 @@ class Explanation:
     def predictions(self, sample: int = 0, count: int = 5) -> list[Prediction]:
         """The `count` most probable classes of a sample, best first; empty for a dense output.
 
-        The probability is the softmax over the classes, or the sigmoid where the model has a single output.
+        The probability is the softmax over the classes (the scores themselves, where they are not negative and add
+        up to 1), or the sigmoid where the model has a single output.
         """
         if self.outputs.ndim > 2:
             return []
         scores = self.outputs[sample].reshape(-1).float()
-        probabilities = scores.softmax(0) if len(scores) > 1 else scores.sigmoid()
+        if len(scores) > 1 and bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < 1e-4:
+            probabilities = scores  # the model ends in a softmax of its own
+        else:
+            probabilities = scores.softmax(0) if len(scores) > 1 else scores.sigmoid()
         best = scores.argsort(descending=True, stable=True)[:count].tolist()
         names = self.labels or ()
         return [
             Prediction(i, names[i] if i < len(names) else f"class {i}", float(scores[i]), float(probabilities[i]))
             for i in best
         ]
+
+    def by_position(self) -> Tensor:
+        """The first input's relevance with one value per position, (n, *grid): what is drawn and compared."""
+        return by_position(as_tuple(self.relevance)[0], as_tuple(self.inputs)[0])
 
     def save(self, path: str | Path) -> None:
         """Write the record into one safetensors file."""

@@ -174,7 +174,7 @@ class Method:
             return Fitted(self, self.learn(model, data, seed=seed, progress=progress))
 
     def config(self) -> dict[str, Any]:
-        """The method as plain values for YAML and JSON; `from_config` reads them back."""
+        """The method as plain values for YAML and JSON; `whybox.method(**config)` builds it again."""
         values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
         return {"name": registry.name_of(type(self)), **values}
 

@@ -33,7 +33,7 @@ class Domain:
     def measured(cls, inputs: Tensor) -> "Domain":
         """The range of the values in this batch, per channel where there is a channel axis."""
         axes = [axis for axis in range(inputs.ndim) if axis != 1] if inputs.ndim > 2 else list(range(inputs.ndim))
-        low, high = inputs.amin(axes), inputs.amax(axes)
+        low, high = inputs.amin(axes).double(), inputs.amax(axes).double()
         return cls(tuple(low.flatten().tolist()), tuple(high.flatten().tolist()), "measured on the batch")
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:

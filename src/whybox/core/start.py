@@ -32,11 +32,16 @@ def start(
     if task.target.predicts:
         with torch.no_grad():
             output = task.map(task.output, inputs, gradient=False)
-        if not bool(torch.isfinite(output).all()):
-            bad = (~torch.isfinite(output.reshape(rows, -1)).all(1)).nonzero().flatten().tolist()
-            raise ModelError(f"the model's output is not finite for sample(s) {bad[:5]}; there is nothing to explain")
+        check_outputs(output)
     task = replace(task, target=task.target.pin(rows, output))
     return task if at is None else replace(task, inputs=_activations(task, at), at=(at, inputs))
+
+
+def check_outputs(output: Tensor) -> None:
+    """Raise ModelError unless every entry of the model's output is finite."""
+    bad = (~torch.isfinite(output.reshape(len(output), -1)).all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise ModelError(f"the model's output is not finite for sample(s) {bad[:5]}; there is nothing to explain")
 
 
 def _activations(task: Task, layer: str) -> Tensor:

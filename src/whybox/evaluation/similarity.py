@@ -6,7 +6,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 
-def rank_correlation(first: Float[Tensor, "n *_a"], second: Float[Tensor, "n *_b"]) -> Float[Tensor, "n"]:
+def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Spearman's rank correlation of two maps of the same places, one value per sample, on the CPU in float64.
 
     ρ = Pearson's correlation of the ranks, ties sharing their mean rank; channels are summed first, so that maps
@@ -20,6 +20,6 @@ def rank_correlation(first: Float[Tensor, "n *_a"], second: Float[Tensor, "n *_b
     return torch.where((x == 0).all(1) != (y == 0).all(1), 0.0, correlation)
 
 
-def over_positions(relevance: Float[Tensor, "n *_"]) -> Float[Tensor, "n *_"]:
+def over_positions(relevance: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """One value per position: the sum over the channels (axis 1) where there are positions (axes 2 and on)."""
     return relevance.sum(1, keepdim=True) if relevance.ndim > 2 else relevance

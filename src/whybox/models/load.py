@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from whybox.core.errors import ModelError, UnknownNameError
+from whybox.core.errors import InputError, ModelError, UnknownNameError
 from whybox.core.model import Model
 from whybox.models.checkpoints import Weights
 from whybox.models.digits import load_digits
@@ -69,7 +69,7 @@ def _load(spec: str, weights: Weights) -> Model:
     if path.endswith(".py"):
         return load_file(Path(path), factory, weights)
     if spec.endswith(".py"):
-        raise ModelError(f"say which function of {spec} makes the model: '{spec}:FACTORY'")
+        raise InputError(f"say which function of {spec} makes the model: '{spec}:FACTORY'")
     kind, _, name = spec.partition(":")
     if kind in _LIBRARIES and name:
         return _LIBRARIES[kind](name, weights)

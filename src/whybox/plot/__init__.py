@@ -3,9 +3,9 @@
 from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
 from whybox.plot.figure import explanation
 from whybox.plot.picture import picture
-from whybox.plot.scale import PERCENTILE, Scale, number, positions, scale_of
+from whybox.plot.scale import PERCENTILE, Scale, number, scale_of
 
 __all__ = [
     "AGAINST", "FOR", "PERCENTILE", "STRENGTH", "Scale", "colour_map", "explanation", "heat", "number", "picture",
-    "positions", "scale_of",
+    "scale_of",
 ]  # fmt: skip

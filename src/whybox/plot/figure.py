@@ -10,7 +10,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
 from whybox.plot.picture import picture
-from whybox.plot.scale import PERCENTILE, Scale, positions, scale_of
+from whybox.plot.scale import PERCENTILE, Scale, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +39,8 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     """
     one = explanation.sample(sample)
     inputs, relevance = as_tuple(one.inputs)[0], as_tuple(one.relevance)[0]
-    values = positions(relevance)[0]
-    scale = scale_of(values, signed=bool((positions(as_tuple(explanation.relevance)[0]) < 0).any()))
+    values = one.by_position()[0]
+    scale = scale_of(values, signed=bool((explanation.by_position() < 0).any()))
     if inputs.ndim == 4 and relevance.ndim == 4:
         figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity)
     elif inputs.ndim == 3 and relevance.ndim == 3:

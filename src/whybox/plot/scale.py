@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 PERCENTILE = 99.5
@@ -46,14 +45,6 @@ def number(value: float) -> str:
         digits, _, exponent = f"{value:.2e}".partition("e")
         text = f"{float(digits):g} × 10{str(int(exponent)).translate(_RAISED)}"
     return text.replace("-", "−")
-
-
-def positions(relevance: Float[Tensor, "n *_"]) -> Float[Tensor, "n *_"]:
-    """One value per position: relevance summed over the channels (axis 1), where there are positions (axes 2 and on).
-
-    A table (n, d) stays as it is.
-    """
-    return relevance.sum(1) if relevance.ndim > 2 else relevance
 
 
 def scale_of(maps: Tensor | Sequence[Tensor], *, signed: bool | None = None) -> Scale:

@@ -104,7 +104,7 @@ def _contrasts(
     if this is None or others is None:
         return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
     note = ""
-    for method, _ in sorted(able, key=lambda pair: pair[1].forwards + pair[1].backwards):
+    for method, _ in sorted(able, key=_fitness):
         try:
             relevance = tuple(
                 as_tuple(method(model, inputs, Contrast(this, other), **options))[0].detach().cpu()
@@ -116,6 +116,12 @@ def _contrasts(
         else:
             return Contrasts(method.config(), this, others, relevance), ""
     return None, note
+
+
+def _fitness(answer: tuple[Method, Explanation]) -> tuple[bool, int]:
+    """Which method is to contrast: one that tells for from against, and of those the cheapest."""
+    explanation = answer[1]
+    return bool((explanation.by_position() >= 0).all()), explanation.forwards + explanation.backwards
 
 
 def _classes(outputs: Tensor, target: Target) -> tuple[Tensor | None, Tensor | None]:

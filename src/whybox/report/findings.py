@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from whybox.core.explanation import Explanation
+from whybox.core.layout import by_position
 from whybox.core.model import Domain
 from whybox.core.target import Target
 
@@ -39,6 +40,10 @@ class Contrasts:
     this: Tensor
     others: Tensor
     relevance: tuple[Tensor, ...]
+
+    def by_position(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """For each of the k, one value per position, (n, *grid)."""
+        return tuple(by_position(relevance, inputs) for relevance in self.relevance)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import heat, picture, positions, scale_of
+from whybox.plot import heat, picture, scale_of
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, is_signed, map_view
 from whybox.report.names import method_title, model_titles
@@ -71,7 +71,7 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
 
 def _over(pixels: UInt8[np.ndarray, "h w 3"], explanation: Explanation, sample: int) -> UInt8[np.ndarray, "h w 3"]:
     """The map over the picture in pale grey, in the picture's size."""
-    whole = positions(as_tuple(explanation.relevance)[0])
+    whole = explanation.by_position()
     colours = heat(whole[sample], scale_of(whole[sample], signed=is_signed(explanation))).astype(np.float32) / 255
     rows = np.arange(pixels.shape[0]) * colours.shape[0] // pixels.shape[0]
     columns = np.arange(pixels.shape[1]) * colours.shape[1] // pixels.shape[1]

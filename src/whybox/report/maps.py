@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import Scale, heat, number, positions, scale_of
+from whybox.plot import Scale, heat, number, scale_of
 from whybox.plot import explanation as draw
 from whybox.report.images import data_uri, webp
 
@@ -45,12 +45,12 @@ class MapView:
 
 def is_signed(explanation: Explanation) -> bool:
     """Whether there is relevance below zero anywhere in the batch."""
-    return bool((positions(as_tuple(explanation.relevance)[0]) < 0).any())
+    return bool((explanation.by_position() < 0).any())
 
 
 def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool) -> MapView:
     """The map of one sample, on a scale of its own, in two colours if it is `signed`."""
-    values = positions(as_tuple(explanation.relevance)[0])[sample]
+    values = explanation.by_position()[sample]
     scale = scale_of(values, signed=signed)
     if as_tuple(explanation.inputs)[0].ndim == 4 and values.ndim == 2:
         view = overlay(values, scale, title)

@@ -53,9 +53,15 @@ def settings(config: dict[str, Any]) -> str:
 
 
 def model_titles(models: Sequence[str]) -> list[str]:
-    """The models' names without library and weights, as long as that tells them apart."""
+    """The models' names without library and weights, as long as that tells them apart; numbered if not even
+    the full names do.
+    """
     short = [re.sub(r"^\w+:(?=\S)|\s+\(.*\)$", "", model) or model for model in models]
-    return short if len(set(short)) == len(short) else list(models)
+    if len(set(short)) == len(short):
+        return short
+    if len(set(models)) == len(models):
+        return list(models)
+    return [f"{model} ({number})" if models.count(model) > 1 else model for number, model in enumerate(models, 1)]
 
 
 def thing(label: str) -> str:

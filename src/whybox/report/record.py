@@ -9,7 +9,7 @@ from torch import Tensor
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import positions, scale_of
+from whybox.plot import scale_of
 from whybox.report.findings import Failure, Findings
 
 FORMAT = 1
@@ -71,13 +71,13 @@ def _method(result: Explanation | Failure) -> dict[str, Any]:
 
 def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
     return {
-        "relevance": _relevance(as_tuple(result.relevance)[0], sample),
+        "relevance": _relevance(result.by_position(), tuple(as_tuple(result.relevance)[0].shape), sample),
         "checks": [
             {
                 "name": check.name,
                 "value": _plain(float(check.values[sample])),
                 "limit": _plain(float(check.limit)),
-                "passed": bool(check.passed[sample]),
+                "passed": None if bool(check.values[sample].isnan()) else bool(check.passed[sample]),
                 "says": check.says,
             }
             for check in result.checks
@@ -85,10 +85,10 @@ def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
     }
 
 
-def _relevance(relevance: Tensor, sample: int) -> dict[str, Any]:
-    values = positions(relevance)[sample].double()
+def _relevance(places: Tensor, shape: tuple[int, ...], sample: int) -> dict[str, Any]:
+    values = places[sample].double()
     return {
-        "shape": list(relevance.shape[1:]),
+        "shape": list(shape[1:]),
         "sum": _plain(float(values.sum())),
         "min": _plain(float(values.min())),
         "max": _plain(float(values.max())),
@@ -102,12 +102,15 @@ def _contrasts(findings: Findings, sample: int) -> dict[str, Any] | None:
     contrasts = findings.contrasts
     if contrasts is None:
         return None
+    inputs = as_tuple(findings.explanations[0].inputs)[0]
     return {
         "method": contrasts.method,
         "this": int(contrasts.this[sample]),
         "others": [
-            {"index": other, "relevance": _relevance(relevance, sample)}
-            for other, relevance in zip(contrasts.others[sample].tolist(), contrasts.relevance, strict=True)
+            {"index": other, "relevance": _relevance(places, tuple(relevance.shape), sample)}
+            for other, places, relevance in zip(
+                contrasts.others[sample].tolist(), contrasts.by_position(inputs), contrasts.relevance, strict=True
+            )
         ],
     }
 

@@ -111,7 +111,7 @@ def _reading(found: Findings, names: Sequence[str]) -> str:
     if all(Path(name).is_file() for name in names):
         return "x = torch.stack([model.preprocess(read_image(name)) for name in names])"
     shape = tuple(as_tuple(found.explanations[0].inputs)[0].shape)
-    return f"x = …  # the same inputs, a tensor of shape {shape}; they were not read from files"
+    return f"x = ...  # the same inputs, a tensor of shape {shape}; they were not read from files"
 
 
 def _target(target: Target) -> str:
@@ -126,7 +126,7 @@ def _target(target: Target) -> str:
         return f"target=whybox.{type(target).__name__}({index})"
     if isinstance(target, Neuron):
         return f"target=whybox.{target!r}"
-    return "target=…"  # a function: only its author can write it
+    return "target=..."  # a function: only its author can write it
 
 
 def _index(index: Any) -> str:
@@ -152,7 +152,7 @@ def _load_by_name(name: str) -> str:
     """How to load a model that is called "SPEC (WEIGHTS)", as `whybox.models.load` calls it."""
     found = re.fullmatch(r"(digits|(?:torchvision|timm|hf):\S+|.*\.py:\w+)(?: \((.+)\))?", name)
     if not found:
-        return f"model = …  # your own: {' '.join(name.split())}"
+        return f"model = ...  # your own: {' '.join(name.split())}"
     weights = "random" if found[2] == "random weights" else found[2]
     return f"model = whybox.models.load({found[1]!r}{f', weights={weights!r}' if weights else ''})"
 

@@ -10,9 +10,8 @@ import torch
 
 from whybox.core.explanation import Explanation
 from whybox.core.method import Check
-from whybox.core.tree import as_tuple
 from whybox.evaluation.similarity import rank_correlation
-from whybox.plot import number, positions
+from whybox.plot import number
 
 # How a median rank correlation between methods is put into words, from the strongest.
 _AGREEMENT = (
@@ -122,7 +121,7 @@ def _reason(check: Check, explanation: Explanation, sample: int) -> str:
     said = check.says.partition(_UNMEASURED)[2]
     if said:
         return said
-    values = positions(as_tuple(explanation.relevance)[0])[sample]
+    values = explanation.by_position()[sample]
     if not bool(torch.isfinite(values).all()):
         return "the map holds NaN or infinity"
     if bool((values == values.flatten()[0]).all()):
@@ -137,7 +136,7 @@ def _agreement(explanations: Sequence[Explanation], titles: Sequence[str], sampl
 
     Two signed maps are compared with their signs; where one of the two has none, their strengths are.
     """
-    whole = [positions(as_tuple(explanation.relevance)[0]) for explanation in explanations]
+    whole = [explanation.by_position() for explanation in explanations]
     if len(whole) < 2:
         return None
     maps = [values[sample : sample + 1] for values in whole]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +9,7 @@ from whybox._version import __version__
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import number, picture, positions, scale_of
+from whybox.plot import number, picture, scale_of
 from whybox.report.cards import MethodCard, method_cards
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
@@ -139,7 +138,7 @@ def view(findings: Sequence[Findings], names: Sequence[str], command: str) -> Re
 
 
 def _model(found: Findings, sample: int, title: str, under: dict[str, str], signed: set[str]) -> ModelView:
-    titles = method_titles([_config(result) for result in found.results])
+    titles = method_titles([result.method for result in found.results])
     explained = [t for t, result in zip(titles, found.results, strict=True) if isinstance(result, Explanation)]
     return ModelView(
         title=title,
@@ -151,10 +150,6 @@ def _model(found: Findings, sample: int, title: str, under: dict[str, str], sign
         contrast_note=found.contrast_note,
         trust=trust(found.explanations, explained, sample),
     )
-
-
-def _config(result: Explanation | Failure) -> dict[str, Any]:
-    return result.method
 
 
 def _signed(findings: Sequence[Findings]) -> set[str]:
@@ -197,9 +192,9 @@ def _shown(found: Findings, sample: int, under: dict[str, str]) -> Shown | None:
 
 def _contrast(found: Findings, sample: int) -> ContrastView | None:
     contrasts = found.contrasts
-    if contrasts is None or positions(contrasts.relevance[0]).ndim != 3 or _inputs(found).ndim != 4:
+    if contrasts is None or contrasts.by_position(_inputs(found))[0].ndim != 3 or _inputs(found).ndim != 4:
         return None
-    maps = [positions(relevance)[sample] for relevance in contrasts.relevance]
+    maps = [places[sample] for places in contrasts.by_position(_inputs(found))]
     scale = scale_of(maps, signed=True)
     outputs = found.explanations[0].outputs
     this = label_of(int(contrasts.this[sample]), found.labels)

@@ -1,4 +1,4 @@
-"""Where in the picture an activation belongs: feature maps, channels-last maps and rows of tokens, as one grid."""
+"""Where in the input an activation belongs: feature maps, channels-last maps and rows of tokens, as one grid."""
 
 import torch
 from torch import Tensor
@@ -24,6 +24,20 @@ def to_grid(activation: Tensor, positions: tuple[int, ...]) -> Tensor | None:
             patches = activation[:, activation.shape[1] - grid[0] * grid[1] :]
             return patches.reshape(len(patches), *grid, -1).movedim(-1, 1)
     return None
+
+
+def by_position(relevance: Tensor, inputs: Tensor) -> Tensor:
+    """One value per position, (n, *grid): the channels summed, and a layer's relevance laid out over the input.
+
+    A table (n, d) stays as it is. Of relevance inside a model for pictures, rows of tokens and channels-last maps are
+    laid out as in `to_grid`; for a row of token numbers (n, t), relevance (n, t, d) is summed over d.
+    """
+    if relevance.ndim <= 2:
+        return relevance
+    if inputs.ndim == 2 and relevance.ndim == 3:
+        return relevance.sum(2)
+    grid = to_grid(relevance, tuple(inputs.shape[2:])) if inputs.ndim > 2 else None
+    return relevance.sum(1) if grid is None else grid.sum(1)
 
 
 def _skew(grid: torch.Size, positions: tuple[int, ...]) -> float:
