@@ -1,0 +1,1 @@
+"""One engine for every method that changes what backward means: a table from operations to rules."""
