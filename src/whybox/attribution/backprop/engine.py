@@ -11,10 +11,10 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from whybox.attribution.backprop.composites import Composite, Operation
-from whybox.attribution.backprop.nodes import RuleNode, Stabiliser
-from whybox.attribution.backprop.provenance import Produced, Provenance, mapped, provenance, remember, tensors
-from whybox.attribution.backprop.rules import LinearMap
-from whybox.core.errors import ModelError
+from whybox.attribution.backprop.nodes import Deposit, RuleNode, Stabiliser
+from whybox.attribution.backprop.provenance import Entry, Produced, Provenance, entry_of, mapped, provenance, remember, tensors
+from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute, share_out, stabilised
+from whybox.core.errors import InputError, ModelError
 
 Handler = Callable[..., Any]
 KINDS: dict[Any, Handler] = {}
@@ -37,13 +37,14 @@ class Engine(TorchFunctionMode):
 
     Use as a context around the forward pass, after `explain(leaf)` has named what the relevance is asked for. The
     score that comes out has an autograd graph whose backward is the composite's rules; the gradient that it gives at
-    a leaf x is c, and x·c the relevance.
+    a leaf x is c, and x·c the relevance, to which comes the gradient at the leaf's slot, in the order of `slots`.
     """
 
-    def __init__(self, composite: Composite, module: nn.Module, low: Tensor | None = None, high: Tensor | None = None) -> None:
+    def __init__(self, composite: Composite, module: nn.Module) -> None:
         super().__init__()
         self.composite = composite
-        self.low, self.high = low, high
+        self.slots: list[Tensor] = []
+        self.operations: list[Operation] = []
         self._names = {id(part): name for name, part in module.named_modules()}
         self._running: list[str] = []
         self._known: set[Node] = set()
@@ -76,10 +77,21 @@ class Engine(TorchFunctionMode):
         """The dotted path of the module that is running."""
         return self._running[-1] if self._running else ""
 
-    def explain(self, leaf: Tensor) -> Tensor:
-        """Take this leaf as what relevance is asked for."""
+    def explain(
+        self,
+        leaf: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
+        first: bool = True,
+        pixels: bool = True,
+    ) -> Tensor:
+        """Take this leaf as what relevance is asked for; its lowest and highest values broadcast to it."""
         view = leaf.view_as(leaf)
-        return self.signal(view, Provenance(view.grad_fn, nonnegative=False, at_input=True))
+        slot = leaf.new_zeros(()).expand_as(leaf).requires_grad_()
+        self.slots.append(slot)
+        low, high = (None if bound is None else bound.detach().expand_as(leaf) for bound in (low, high))
+        entry = Entry(slot.view_as(slot), low, high, first, pixels)
+        return self.signal(view, Provenance(view.grad_fn, nonnegative=bool((leaf >= 0).all()), entry=entry))
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -165,18 +177,22 @@ class Engine(TorchFunctionMode):
     def _constant(self, x: Tensor) -> Tensor:
         return x if provenance(x) is not None else x.detach() if x.requires_grad else x
 
-    def operation(self, kind: str, record: Provenance) -> Operation:
-        """This operation as the composite sees it."""
-        return Operation(kind, self.where, record.at_input, record.at_input)
+    def rule(self, kind: str, record: Provenance) -> Rule:
+        """The composite's rule for a linear map of this kind that runs now."""
+        entry = record.entry
+        first = entry is not None and entry.first
+        operation = Operation(kind, self.where, first, first and entry is not None and entry.pixels)
+        self.operations.append(operation)
+        return self.composite.rule(operation)
 
-    def linear(
-        self, kind: str, linear: LinearMap, x: Tensor, run: Callable[[], Tensor], channel: int = 1, transposed: bool = False
-    ) -> Tensor:
+    def linear(self, kind: str, linear: LinearMap, x: Tensor, run: Callable[[], Tensor], channel: int = 1) -> Tensor:
         """A linear map with the rule that the composite has for it. `run` computes the model's own value."""
         record = provenance(x)
         assert record is not None
-        rule = self.composite.rule(self.operation(kind, record))
-        if rule.kind == "input" and len(rule.groups) == 1 and rule.groups[0].positive == rule.groups[0].negative == (1.0, 1.0):
+        rule = self.rule(kind, record)
+        if rule.at_zero:
+            raw = output = self._first(linear, rule, x, record.entry, run)
+        elif rule.plain:
             with torch.enable_grad():
                 raw = run()
             self._learn(raw.grad_fn, {x.grad_fn})  # type: ignore[arg-type]
@@ -186,5 +202,59 @@ class Engine(TorchFunctionMode):
                 raw = output = run()
         else:
             raw = output = RuleNode.apply(run, linear, rule, x)  # type: ignore[no-untyped-call]
-        made: Tensor = self.signal(output, Provenance(output.grad_fn, produced=Produced(linear, x, raw, channel, transposed)))
+        made: Tensor = self.signal(output, Provenance(output.grad_fn, produced=Produced(linear, x, raw, channel)))
         return made
+
+    def _first(
+        self, linear: LinearMap, rule: Rule, x: Tensor, entry: Entry | None, run: Callable[[], Tensor]
+    ) -> Tensor:
+        """A linear map at the explained input with a rule that gives relevance to inputs of zero."""
+        if entry is None:
+            raise InputError(
+                f"the rule {rule.name} in module {self.where!r} gives relevance to activations that are zero, which "
+                "only the explained input itself can take; restrict it with Match(first=True)"
+            )
+        low, high = entry.low, entry.high
+        if rule.kind == "box" and (low is None or high is None):
+            raise InputError(
+                f"the box rule in module {self.where!r} needs the bounds of its input, but the model has transformed "
+                "the input before in a way that loses them; choose another rule for the first layer, as flat()"
+            )
+
+        def back(x: Tensor, _z: Tensor, relevance: Tensor) -> Tensor:
+            return share_out(linear, rule, x, low, high, relevance)
+
+        output: Tensor = Deposit.apply(run, back, x.detach(), entry.slot)  # type: ignore[no-untyped-call]
+        return output
+
+    def scale(self, linear: LinearMap, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """A linear map with one input per output that stands alone. At the explained input it is part of the entry."""
+        record = provenance(x)
+        assert record is not None
+        if record.entry is None:
+            output = self.linear("scale", linear, x, lambda: run(x))
+            return self.signal(output, Provenance(output.grad_fn))
+        rule = self.rule("scale", record)
+        if rule.at_zero or rule.kind == "pass":
+            return self.passed(lambda: run(x), x, run)
+        output = self.linear("scale", linear, x, lambda: run(x))
+        with torch.no_grad():
+            z = output.detach()
+            share = x.detach() * redistribute(linear, rule, x.detach(), z, 1 / stabilised(z, 0.0))
+        entry = record.entry.through(run, record.entry.slot * share)
+        return self.signal(output, Provenance(output.grad_fn, entry=entry))
+
+    def passed(self, run: Callable[[], Tensor], x: Tensor, bounds: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """An operation with one input per output at the explained input: all relevance passes, on zeros too.
+
+        `bounds` is the operation as a monotone function of the input, for the box rule; None if it is not monotone.
+        """
+        entry = entry_of(x)
+        assert entry is not None
+
+        def back(x: Tensor, _y: Tensor, relevance: Tensor) -> Tensor:
+            return relevance.sum_to_size(x.shape)
+
+        output = Deposit.apply(run, back, x.detach(), entry.slot)  # type: ignore[no-untyped-call]
+        return self.signal(output, Provenance(output.grad_fn, entry=entry.through(bounds, entry.slot.expand_as(output))))
+

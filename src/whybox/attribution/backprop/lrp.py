@@ -7,10 +7,15 @@ from torch import Tensor
 import whybox.attribution.backprop.kinds  # noqa: F401 (fills the table)
 from whybox.attribution.backprop.composites import Composite, composite
 from whybox.attribution.backprop.engine import Engine
-from whybox.attribution.backprop.rules import stretched
 from whybox.core.method import Method, Taxonomy
+from whybox.core.model import Domain
 from whybox.core.task import Task
 from whybox.core.tree import Inputs, as_tuple, each, like
+
+
+def pixels(x: Tensor, domain: Domain) -> bool:
+    """Whether the values are bounded by a known domain, as pixels are; pictures are taken to be so."""
+    return x.ndim > 3 or domain.source != "measured on the batch"
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,22 @@ class LRP(Method):
     def attribute(self, task: Task) -> Inputs:
         table = self.composite
         table = composite(table, self.epsilon, self.gamma) if isinstance(table, str) else table
-        bounds = [domain.bounds(x) for domain, x in zip(task.domains(), as_tuple(task.inputs), strict=True)]
+        own = isinstance(self.composite, Composite)
 
         def explain(inputs: Inputs, sample: Tensor) -> Inputs:
-            leaves = each(lambda x: x.detach().requires_grad_(), inputs)
-            engine = Engine(table, task.model.module, *bounds[0])
+            leaves = as_tuple(each(lambda x: x.detach().requires_grad_(), inputs))
+            engine = Engine(table, task.model.module)
             with engine:
-                signals = each(engine.explain, leaves)
-                score = engine.current(task.forward(signals, sample))
-            c = task.backward(score, as_tuple(leaves))
-            return each(lambda x, c: stretched(x) * c, inputs, like(inputs, c))
+                signals = (
+                    engine.explain(x, *domain.bounds(x), first=task.at is None, pixels=pixels(x, domain))
+                    for x, domain in zip(leaves, task.domains(), strict=True)
+                )
+                score = engine.current(task.forward(like(inputs, tuple(signals)), sample))
+            if own:
+                table.check(engine.operations)
+            back = task.backward(score, (*leaves, *engine.slots))
+            c, r = back[: len(leaves)], back[len(leaves) :]
+            return like(inputs, tuple(x.detach() * c + r for x, c, r in zip(leaves, c, r, strict=True)))
 
         relevance: Inputs = task.map(explain, task.inputs, gradient=True)
         return relevance

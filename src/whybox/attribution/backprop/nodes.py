@@ -2,6 +2,9 @@
 
 What travels backward is c = R / a, relevance per unit of activation, not R itself: then sums, pooling, matrix products
 and shape operations are plain autograd, and only operations with a rule of their own need a node. At the input R = x·c.
+
+The explained input may get relevance where it is zero too (a black pixel, by the flat rule). This travels as R, as the
+gradient of a slot: a tensor of zeros that goes along with the input as far as the first linear map (`Entry`).
 """
 
 from collections.abc import Callable
@@ -44,8 +47,7 @@ class Stabiliser(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *c: Any) -> Any:
         (z,) = ctx.saved_tensors
-        size = z.abs()
-        return c[0] * (size / (size + ctx.epsilon)), None
+        return torch.addcdiv(c[0], c[0], z.abs().add_(ctx.epsilon), value=-ctx.epsilon), None
 
 
 class RuleNode(torch.autograd.Function):
@@ -64,11 +66,29 @@ class RuleNode(torch.autograd.Function):
         return None, None, None, redistribute(ctx.linear, ctx.rule, x, z, c[0])
 
 
+class Deposit(torch.autograd.Function):
+    """Forward: the operation itself, bit for bit. Backward: `back` makes R at the input from (input, output, R)."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], Tensor], back: StandIn, x: Tensor, slot: Tensor) -> Tensor:
+        value = run()
+        ctx.back = back
+        ctx.save_for_backward(x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *c: Any) -> Any:
+        x, value = ctx.saved_tensors
+        return None, None, None, ctx.back(x, value, c[0] * value)
+
+
 class Backward(torch.autograd.Function):
     """Forward: the operation itself. Backward: any function of (input, output, c); for gradient-like rules of ReLU."""
 
     @staticmethod
-    def forward(ctx: Any, run: Callable[[], Tensor], back: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, run: Callable[[], Tensor], back: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor
+    ) -> Tensor:
         value = run()
         ctx.back = back
         ctx.save_for_backward(x, value)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.nodes import Backward, Surrogate
-from whybox.attribution.backprop.provenance import Provenance, provenance
-from whybox.attribution.backprop.rules import stretched
+from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
 
 T = Tensor
 _INPLACE = {
@@ -18,6 +17,12 @@ _INPLACE = {
     F.hardtanh_: F.hardtanh, F.elu_: F.elu, F.leaky_relu_: F.leaky_relu, T.clamp_: torch.clamp, T.clamp_min_: torch.clamp_min,
 }  # fmt: skip
 _NONNEGATIVE = {F.relu, torch.relu, T.relu, F.relu6, F.softplus, torch.exp, T.exp, T.abs, torch.abs, T.square, torch.square}
+_MONOTONE = {
+    F.elu, F.elu_, F.selu, F.celu, F.leaky_relu, F.leaky_relu_, F.softplus, F.softsign, F.hardsigmoid, F.hardtanh,
+    F.hardtanh_, F.relu6, F.logsigmoid, torch.sigmoid, T.sigmoid, T.sigmoid_, F.sigmoid, torch.tanh, T.tanh, T.tanh_,
+    F.tanh, torch.exp, T.exp, torch.log, T.log, torch.log1p, T.log1p, torch.sqrt, T.sqrt, torch.clamp, T.clamp, T.clamp_,
+    torch.clamp_min, T.clamp_min, T.clamp_min_, torch.clamp_max, T.clamp_max, torch.erf, T.erf,
+}  # fmt: skip
 _GATES = {torch.sigmoid, T.sigmoid, F.sigmoid, F.hardsigmoid}
 
 
@@ -26,7 +31,11 @@ def relu(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """ReLU's own backward is the pass rule; composites for gradient-like methods put another in its place."""
     x = args[0] if args else kwargs["input"]
     rule = engine.composite.relu
-    if rule is None:
+    record = provenance(x)
+    if record is not None and record.at_input and rule is None:
+        output = engine.passed(lambda: torch.relu(x), x, torch.relu)
+        engine.signal(output, Provenance(output.grad_fn, nonnegative=True, entry=entry_of(output)))
+    elif rule is None:
         output = engine.native(torch.relu, (x,), {}, nonnegative=True)
     else:
         output = Backward.apply(lambda: torch.relu(x), rule, x)  # type: ignore[no-untyped-call]
@@ -51,10 +60,20 @@ def activation(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         return function(x.detach(), *rest)  # a denominator: a constant
     plain = _INPLACE.get(function, function)
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-    output = Surrogate.apply(  # type: ignore[no-untyped-call]
-        lambda: plain(x, *rest, **kwargs), _secant(lambda x: plain(x, *rest, **kwargs)), x
-    )
-    engine.signal(output, Provenance(output.grad_fn, gate=function in _GATES, nonnegative=function in _NONNEGATIVE | _GATES))
+
+    def run(x: Tensor) -> Tensor:
+        value: Tensor = plain(x, *rest, **kwargs)
+        return value
+
+    record = provenance(x)
+    entry = None
+    if record is not None and record.at_input:
+        output = engine.passed(lambda: run(x), x, run if function in _MONOTONE else None)
+        entry = entry_of(output)
+    else:
+        output = Surrogate.apply(lambda: run(x), _secant(run), x)  # type: ignore[no-untyped-call]
+    nonnegative = function in _NONNEGATIVE | _GATES
+    engine.signal(output, Provenance(output.grad_fn, gate=function in _GATES, nonnegative=nonnegative, entry=entry))
     inplace = plain is not function
     return engine.replace(x, output) if inplace else output
 
@@ -67,8 +86,8 @@ def _secant(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         with torch.no_grad():
             tiny = torch.full((), 1e-4, dtype=a.dtype, device=a.device)
             at_zero = function(torch.zeros_like(tiny))
-            limit = function(tiny) / tiny if bool(at_zero == 0) else at_zero / stretched(torch.zeros_like(tiny))
-            slope = torch.where(a == 0, limit, function(a) / stretched(a))
+            limit = function(tiny) / tiny if bool(at_zero == 0) else torch.zeros_like(tiny)
+            slope = torch.where(a == 0, limit, function(a) / torch.where(a == 0, 1, a))
         return x * slope
 
     return stand_in

@@ -25,20 +25,17 @@ def _weighted(engine: Engine, function: Any, args: Any, kwargs: Any, kind: str, 
     if provenance(x) is None or provenance(weight) is not None:
         raise ModelError(f"in module {engine.where!r} the weights depend on the input; no rule is known for that")
     weight, bias = _constant(weight), _constant(bias)
-    channel = x.ndim - 1 if kind == "dense" else 1
-    shape = [1] * x.ndim
-    shape[channel] = -1
     record = provenance(x)
     assert record is not None
     linear = LinearMap(
-        lambda x, weight: function(x, weight, None, *rest, **kwargs),
+        lambda x, weight, bias: function(x, weight, bias, *rest, **kwargs),
         weight,
-        None if bias is None else bias.view(shape),
+        bias,
         record.nonnegative,
-        engine.low,
-        engine.high,
+        "dense" if kind == "dense" else "transposed" if transposed else "convolution",
     )
-    return engine.linear(kind, linear, x, lambda: function(x, weight, bias, *rest, **kwargs), channel, transposed)
+    channel = x.ndim - 1 if kind == "dense" else 1
+    return engine.linear(kind, linear, x, lambda: linear.apply(x, weight, bias), channel)
 
 
 @handles(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
@@ -71,10 +68,10 @@ def matmul(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     assert record is not None
     weight = weight.detach()
     if x is left:
-        linear = LinearMap(lambda x, weight: torch.matmul(x, weight), weight, None, record.nonnegative)
+        linear = LinearMap(lambda x, weight, _bias: torch.matmul(x, weight), weight, None, record.nonnegative)
     else:
-        linear = LinearMap(lambda x, weight: torch.matmul(weight, x), weight, None, record.nonnegative)
-    return engine.linear("dense", linear, x, lambda: linear.apply(x, weight))
+        linear = LinearMap(lambda x, weight, _bias: torch.matmul(weight, x), weight, None, record.nonnegative)
+    return engine.linear("dense", linear, x, lambda: linear.apply(x, weight, None), channel=-1)
 
 
 def halved(engine: Engine, product: Tensor) -> Tensor:
@@ -113,12 +110,16 @@ def batch_norm(engine: Engine, function: Any, args: Any, kwargs: Any) -> Tensor:
     assert record is not None
     produced = record.produced
     if produced is not None and produced.channel == 1:
-        return _folded(engine, produced, scale, shift, shape, lambda raw: function(*_with(args, raw), **_constants(kwargs)))
-    linear = LinearMap(lambda x, weight: x * weight, scale.view(shape), shift.view(shape), record.nonnegative)
-    made = engine.linear("scale", linear, x, lambda: function(*_with(args, x), **_constants(kwargs)))
-    made_record = provenance(made)
-    assert made_record is not None
-    return engine.signal(made, replace(made_record, at_input=record.at_input, produced=None))
+        return _folded(engine, produced, scale, shift, lambda raw: function(*_with(args, raw), **_constants(kwargs)))
+    def apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return x * weight if bias is None else x * weight + bias
+
+    def run(x: Tensor) -> Tensor:
+        value: Tensor = function(*_with(args, x), **_constants(kwargs))
+        return value
+
+    linear = LinearMap(apply, scale.view(shape), shift.view(shape), record.nonnegative)
+    return engine.scale(linear, x, run)
 
 
 def _with(args: Any, first: Tensor) -> tuple[Any, ...]:
@@ -129,16 +130,16 @@ def _constants(kwargs: Any) -> dict[str, Any]:
     return {name: _constant(value) for name, value in kwargs.items()}
 
 
-def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, shape: list[int], run: Any) -> Tensor:
+def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, run: Any) -> Tensor:
     """The linear map before, with w′ = w·scale and b′ = b·scale + shift, from that map's own input."""
     linear = produced.linear
-    if produced.transposed:
+    if linear.layout == "transposed":
         groups = scale.numel() // linear.weight.shape[1]
         factor = scale.view(groups, 1, -1).expand(groups, linear.weight.shape[0] // groups, -1)
         weight = linear.weight * factor.reshape(linear.weight.shape[0], -1, *(1,) * (linear.weight.ndim - 2))
     else:
         weight = linear.weight * scale.view(-1, *(1,) * (linear.weight.ndim - 1))
-    bias = shift.view(shape) if linear.bias is None else linear.bias * scale.view(shape) + shift.view(shape)
+    bias = shift if linear.bias is None else linear.bias * scale + shift
     folded = replace(linear, weight=weight, bias=bias)
-    kind = "dense" if linear.weight.ndim == 2 else "convolution"
-    return engine.linear(kind, folded, produced.x, lambda: run(produced.raw), produced.channel, produced.transposed)
+    kind = "dense" if linear.layout == "dense" else "convolution"
+    return engine.linear(kind, folded, produced.x, lambda: run(produced.raw), produced.channel)

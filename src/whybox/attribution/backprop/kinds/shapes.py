@@ -1,5 +1,6 @@
 """Operations whose own backward is right: shape and index operations, winners that take all, averages."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,15 +8,45 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.provenance import Provenance, provenance, remember, tensors
+from whybox.attribution.backprop.provenance import Provenance, entry_of, mapped, provenance, remember, tensors
 
 T = Tensor
+_CHOOSING = {
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
+    F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+    T.max, torch.max, T.amax, torch.amax, T.min, torch.min, T.amin, torch.amin, torch.maximum, T.maximum,
+    torch.minimum, T.minimum, F.fold, T.requires_grad_,
+}  # fmt: skip
 
 
 def _facts(args: Any, kwargs: Any) -> dict[str, bool]:
     """What is true of all the inputs that depend on the explained one is true of the output."""
     records = [record for x in tensors((args, kwargs)) if (record := provenance(x)) is not None]
-    return {name: all(getattr(record, name) for record in records) for name in ("gate", "nonnegative", "at_input")}
+    return {name: all(getattr(record, name) for record in records) for name in ("gate", "nonnegative")}
+
+
+def _entries(function: Any, args: Any, kwargs: Any, output: Any) -> None:
+    """Take the explained input's slot and bounds through the same operation, so that they stay beside it."""
+    signals = [x for x in tensors((args, kwargs)) if provenance(x) is not None]
+    entries = [entry for x in signals if (entry := entry_of(x)) is not None]
+    if len(entries) < len(signals) or function in _CHOOSING:
+        return
+
+    def beside(name: str) -> Any:
+        def put(x: Tensor) -> Any:
+            entry = entry_of(x)
+            return x if entry is None else getattr(entry, name)
+
+        return list(tensors(function(*mapped(args, put), **mapped(kwargs, put))))
+
+    slots = beside("slot")
+    known = all(entry.low is not None and entry.high is not None for entry in entries)
+    lows, highs = (beside("low"), beside("high")) if known else ([None] * len(slots), [None] * len(slots))
+    for x, slot, low, high in zip(tensors(output), slots, lows, highs, strict=True):
+        record = provenance(x)
+        if record is not None:
+            remember(x, replace(record, entry=replace(entries[0], slot=slot, low=low, high=high)))
 
 
 @handles(
@@ -35,7 +66,9 @@ def _facts(args: Any, kwargs: Any) -> dict[str, bool]:
 )  # fmt: skip
 def native(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """As autograd does."""
-    return engine.native(function, args, kwargs, **_facts(args, kwargs))
+    output = engine.native(function, args, kwargs, **_facts(args, kwargs))
+    _entries(function, args, kwargs, output)
+    return output
 
 
 @handles(
@@ -45,7 +78,7 @@ def native(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
 )  # fmt: skip
 def average(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """Linear maps without weights: shared in proportion to the inputs, as autograd does; no longer at the input."""
-    return engine.native(function, args, kwargs, **{**_facts(args, kwargs), "at_input": False})
+    return engine.native(function, args, kwargs, **_facts(args, kwargs))
 
 
 @handles(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
@@ -54,7 +87,10 @@ def dropout(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     if len(args) > 3:
         args = args[:3]
-    return engine.native(function, args, kwargs, **_facts(args, kwargs))
+    output = engine.native(function, args, kwargs, **_facts(args, kwargs))
+    if not (args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))):
+        _entries(function, args, kwargs, output)
+    return output
 
 
 @handles(T.detach, torch.detach, T.data.__get__)
@@ -97,5 +133,5 @@ def written(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     if target.grad_fn is not None:
         engine._learn(target.grad_fn, {before, *(x.grad_fn for x in tensors(args))})
         facts = record or Provenance(None)
-        remember(target, Provenance(target.grad_fn, facts.gate, False, False))
+        remember(target, Provenance(target.grad_fn, facts.gate))
     return output
