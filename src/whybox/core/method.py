@@ -187,7 +187,7 @@ def _finite(relevance: Inputs) -> Check:
     return Check(
         "entries not finite",
         torch.as_tensor(wrong),
-        0,
+        0.0,
         "NaN or infinite relevance cannot be read; the model's gradients overflow.",
     )
 

@@ -197,7 +197,8 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
     """z moved away from zero by epsilon; with ε = 0 an exact zero gives relevance to nobody."""
     if epsilon == 0:
         return torch.where(z == 0, torch.inf, z)
-    return z + torch.where(z < 0, -epsilon, epsilon)
+    step = z.new_full((), epsilon)  # in z's dtype: two plain numbers would make float32
+    return z + torch.where(z < 0, -step, step)
 
 
 def clamped(weight: Tensor, sign: int) -> Tensor:
