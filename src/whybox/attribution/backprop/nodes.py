@@ -42,7 +42,7 @@ class Stabiliser(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, epsilon: float) -> Tensor:
         ctx.epsilon = epsilon
         ctx.save_for_backward(z)
-        return z.view_as(z)
+        return z.detach()
 
     @staticmethod
     def backward(ctx: Any, *c: Any) -> Any:

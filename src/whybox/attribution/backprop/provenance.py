@@ -24,6 +24,7 @@ class Provenance:
         entry: what goes along with it, if only operations with one input per output lie between it and the explained
             input; else None.
         produced: the linear map that produced it, for a batch norm behind it to be folded into.
+        private: its memory has been made for writing into it; no rule counts on what it holds.
     """
 
     node: Node | None
@@ -31,6 +32,7 @@ class Provenance:
     nonnegative: bool = False
     entry: "Entry | None" = None
     produced: "Produced | None" = None
+    private: bool = False
 
     @property
     def at_input(self) -> bool:
@@ -67,12 +69,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Produced:
-    """The linear map that produced a tensor: its input, its plain output and where it ran."""
+    """The linear map that produced a tensor.
+
+    Attributes:
+        linear: the map.
+        x: its input.
+        node: the autograd node of the input when the map ran; since then the model may have worked on it in place.
+        raw: its plain output, where this is not the tensor itself.
+        channel: the axis of its output channels.
+    """
 
     linear: LinearMap
     x: Tensor
-    raw: Tensor
+    node: Node | None
+    raw: Tensor | None
     channel: int
+
+    @property
+    def current(self) -> bool:
+        """Whether the map's input still is what it was."""
+        return self.x.grad_fn is self.node
 
 
 def provenance(value: Any) -> Provenance | None:
@@ -92,6 +108,11 @@ def remember(tensor: Tensor, record: Provenance) -> Tensor:
     return tensor
 
 
+def forget(tensor: Tensor) -> None:
+    """Remove the record."""
+    tensor.__dict__.pop(_NAME, None)
+
+
 def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
@@ -100,15 +121,34 @@ def tensors(value: Any) -> Iterator[Tensor]:
         for part in value:
             yield from tensors(part)
     elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
+        for part in value.values():
+            yield from tensors(part)
 
 
-def mapped(value: Any, function: Any) -> Any:
+def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same structure with every tensor replaced by `function(tensor)`."""
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(part, function) for part in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(mapped(part, function) for part in value)
+    if isinstance(value, tuple):
+        parts = [mapped(part, function) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return [mapped(part, function) for part in value]
     return {key: mapped(part, function) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def facts(args: Any, kwargs: Any) -> dict[str, bool]:
+    """What is true of all that goes into an operation, and so of what it picks or averages from that.
+
+    A constant tensor may be negative, for all that is known, and is no gate.
+    """
+    nonnegative = gate = True
+    for x in tensors((args, kwargs)):
+        record = provenance(x)
+        if record is not None:
+            nonnegative, gate = nonnegative and record.nonnegative, gate and record.gate
+        elif x.is_floating_point():
+            nonnegative = gate = False
+        if not (nonnegative or gate):
+            break
+    return {"gate": gate, "nonnegative": nonnegative}

@@ -6,92 +6,120 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.kinds.activations import is_gate
-from whybox.attribution.backprop.kinds.linear import halved
+from whybox.attribution.backprop.kinds.products import halved
 from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
+from whybox.attribution.backprop.refusal import circumstance
 
-T = Tensor
-_PLAIN = {T.add_: torch.add, T.__iadd__: torch.add, T.sub_: torch.sub, T.__isub__: torch.sub, T.mul_: torch.mul,
-          T.__imul__: torch.mul, T.div_: torch.div, T.__itruediv__: torch.div, T.__rsub__: torch.rsub}  # fmt: skip
-_INPLACE = {T.add_, T.__iadd__, T.sub_, T.__isub__, T.mul_, T.__imul__, T.div_, T.__itruediv__}
+_MINUS = {function for name in ("sub", "subtract", "rsub") for function in (getattr(torch, name),)} | {
+    Tensor.sub, Tensor.subtract, Tensor.__sub__, Tensor.__rsub__, Tensor.neg, torch.neg, Tensor.__neg__,
+    torch.negative, Tensor.negative,
+}  # fmt: skip
 
 
-@handles(
-    torch.add, T.add, T.__add__, T.__radd__, T.add_, T.__iadd__, torch.sub, T.sub, T.__sub__, T.__rsub__, T.sub_,
-    T.__isub__, torch.neg, T.neg, T.__neg__, torch.rsub, torch.subtract,
-)  # fmt: skip
+@handles("add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "subtract", "rsub", "neg", "negative", "__neg__")
 def addition(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """Branches share in proportion to their parts, as autograd does; a constant part's share is absorbed."""
-    records = [record for x in args if (record := provenance(x)) is not None]
-    if len(records) == 1 and records[0].at_input:
-        return _at_input(engine, _PLAIN.get(function, function), function in _INPLACE, args, kwargs)
-    both = len(records) == len(args) and function not in (torch.sub, T.sub, T.__sub__, T.sub_, T.__isub__, T.neg, torch.neg, T.__neg__)
-    output = engine.native(
-        _PLAIN.get(function, function), args, kwargs,
-        nonnegative=both and all(record.nonnegative for record in records),
-    )  # fmt: skip
-    return engine.replace(args[0], output) if function in _INPLACE else output
+    parts = [*args[:2], *(kwargs[name] for name in ("input", "other") if name in kwargs)]
+    signals = [x for x in parts if provenance(x) is not None]
+    if len(signals) == 1 and entry_of(signals[0]) is not None:
+        return _at_input(engine, function, args, kwargs)
+    gate = len(signals) == 1 and is_gate(signals[0])  # 1 − z of a gate z is one too
+    positive = function not in _MINUS and not kwargs.get("alpha", 1) < 0 and len(args) < 3
+    return engine.native(function, args, kwargs, gate=gate, nonnegative=positive and all(map(_nonnegative, parts)))
 
 
-@handles(torch.mul, T.mul, T.__mul__, T.__rmul__, T.mul_, T.__imul__, torch.multiply)
+@handles("mul", "__mul__", "__rmul__", "multiply")
 def product(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """By a constant: relevance passes. By a gate: the signal takes all. Of two signals: half and half."""
-    a, b = args[:2]
+    a, b, kwargs = _two(args, kwargs)
     signals = [x for x in (a, b) if provenance(x) is not None]
-    plain = _PLAIN.get(function, function)
-    if len(signals) == 2 and is_gate(a) != is_gate(b):
-        output = engine.native(plain, (a.detach(), b) if is_gate(a) else (a, b.detach()), kwargs)
-    elif len(signals) == 2:
-        output = halved(engine, engine.native(plain, (a, b), kwargs))
-    elif entry_of(signals[0]) is not None:
-        return _at_input(engine, plain, function in _INPLACE, args, kwargs)
-    else:
-        record = provenance(signals[0])
-        assert record is not None
-        output = engine.native(plain, (a, b), kwargs, gate=record.gate)
-    return engine.replace(a, output) if function in _INPLACE else output
+    nonnegative = _nonnegative(a) and _nonnegative(b)
+    if len(signals) == 2:
+        if is_gate(a) == is_gate(b):
+            return halved(engine, engine.native(function, (a, b), kwargs), nonnegative)
+        gated = (a.detach(), b) if is_gate(a) else (a, b.detach())
+        return engine.native(function, gated, kwargs, nonnegative=nonnegative)
+    if entry_of(signals[0]) is not None:
+        return _at_input(engine, function, (a, b), kwargs)
+    return engine.native(function, (a, b), kwargs, gate=is_gate(signals[0]), nonnegative=nonnegative)
 
 
-@handles(torch.div, T.div, T.__truediv__, T.div_, T.__itruediv__, torch.true_divide, T.__rtruediv__)
+@handles("div", "__truediv__", "__rtruediv__", "divide", "true_divide", "__rdiv__", "__div__")
 def quotient(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """The denominator counts as a constant."""
-    a, b = args[:2]
-    if function is T.__rtruediv__:
-        return function(a.detach(), b)
-    record = provenance(a)
-    plain = _PLAIN.get(function, function)
-    if record is None:
-        return plain(a, b.detach(), **kwargs)
+    if function in (Tensor.__rtruediv__, Tensor.__rdiv__):
+        below, above = args
+        if provenance(above) is None:
+            return function(below.detach(), above)
+        return quotient(engine, torch.div, (above, below), {})
+    a, b, kwargs = _two(args, kwargs)
+    if kwargs.get("rounding_mode") is not None:
+        raise circumstance("a division that rounds", engine.where, "it has no derivative")
     below = b.detach() if isinstance(b, Tensor) else b
-    if record.at_input:
-        return _at_input(engine, plain, function in _INPLACE, (a, below), kwargs)
-    output = engine.native(plain, (a, below), kwargs, gate=record.gate)
-    return engine.replace(a, output) if function in _INPLACE else output
+    if provenance(a) is None:
+        return function(a, below, **kwargs)
+    if entry_of(a) is not None:
+        return _at_input(engine, function, (a, below), kwargs)
+    nonnegative = _nonnegative(a) and (_nonnegative(b) if provenance(b) is not None else _nonnegative(below))
+    return engine.native(function, (a, below), kwargs, gate=is_gate(a), nonnegative=nonnegative)
 
 
-def _at_input(engine: Engine, function: Any, inplace: bool, args: Any, kwargs: Any) -> Any:
+@handles("addcmul", "addcdiv")
+def multiplied_and_added(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+    """x + value · a · b or x + value · a / b: a sum with a part that is scaled by a constant."""
+    names = ("input", "tensor1", "tensor2")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    x, a, b = (given.pop(name) for name in names)
+    if function in (torch.addcdiv, Tensor.addcdiv):
+        b = b.detach()
+    if provenance(a) is not None and provenance(b) is not None:
+        if is_gate(a) == is_gate(b):
+            raise circumstance("addcmul of two parts that depend on the input", engine.where, "write x + a * b")
+        a, b = (a.detach(), b) if is_gate(a) else (a, b.detach())
+    return engine.native(function, (x, a, b), given)
+
+
+def _two(args: Any, kwargs: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Both operands, by position or by name, and the other keywords."""
+    rest = {name: value for name, value in kwargs.items() if name not in ("input", "other")}
+    a, *more = args if args else (kwargs["input"],)
+    return a, more[0] if more else kwargs["other"], rest
+
+
+def is_gate(x: Any) -> bool:
+    """Whether the tensor decides, as a factor, but gets no relevance."""
+    record = provenance(x)
+    return record is not None and record.gate
+
+
+def _nonnegative(x: Any) -> bool:
+    """Whether it is sure that none of these values is below zero; constant tensors are not searched."""
+    record = provenance(x)
+    return record.nonnegative if record is not None else not isinstance(x, Tensor) and x >= 0
+
+
+def _at_input(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """The model's own rescaling of its input by constants: a map with one input per output."""
-    (x,) = (x for x in args if provenance(x) is not None)
+    (x,) = (x for x in (*args, *kwargs.values()) if provenance(x) is not None)
 
     def run(value: Tensor) -> Tensor:
-        result: Tensor = function(*(value if part is x else _constant(part) for part in args), **kwargs)
+        named = {name: value if part is x else _constant(part) for name, part in kwargs.items()}
+        result: Tensor = function(*(value if part is x else _constant(part) for part in args), **named)
         return result
 
     record = provenance(x)
     assert record is not None
     assert record.entry is not None
     if engine.rule("scale", record).kind == "pass":
-        output = engine.passed(lambda: run(x), x, run)
-    else:
-        output = engine.native(function, args, kwargs, gate=record.gate)
-        with torch.no_grad():
-            y = output.detach()
-            # what of y is due to x, not to a constant added to it
-            part = run(x.detach()) - run(torch.zeros_like(x))
-            share = torch.where(y == 0, 0, part / torch.where(y == 0, 1, y))
-        entry = record.entry.through(run, record.entry.slot * share)
-        engine.signal(output, Provenance(output.grad_fn, gate=record.gate, entry=entry))
-    return engine.replace(args[0], output) if inplace else output
+        return engine.passed(lambda: run(x), x, run)
+    output = engine.native(function, args, kwargs, gate=record.gate)
+    with torch.no_grad():
+        y = output.detach()
+        # what of y is due to x, not to a constant added to it
+        part = run(x.detach()) - run(torch.zeros_like(x))
+        share = torch.where(y == 0, 0, part / torch.where(y == 0, 1, y))
+    entry = record.entry.through(run, record.entry.slot * share)
+    return engine.signal(output, Provenance(output.grad_fn, gate=record.gate, entry=entry))
 
 
 def _constant(x: Any) -> Any:

@@ -1,42 +1,38 @@
-"""Operations whose own backward is right: shape and index operations, winners that take all, averages."""
+"""Shape and index operations: autograd's own backward is right. Questions carry no relevance."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.provenance import Provenance, entry_of, mapped, provenance, remember, tensors
+from whybox.attribution.backprop.provenance import entry_of, facts, mapped, provenance, remember, tensors
 
 T = Tensor
-_CHOOSING = {
-    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
-    F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices,
-    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
-    T.max, torch.max, T.amax, torch.amax, T.min, torch.min, T.amin, torch.amin, torch.maximum, T.maximum,
-    torch.minimum, T.minimum, F.fold, T.requires_grad_,
-}  # fmt: skip
 
 
-def _facts(args: Any, kwargs: Any) -> dict[str, bool]:
-    """What is true of all the inputs that depend on the explained one is true of the output."""
-    records = [record for x in tensors((args, kwargs)) if (record := provenance(x)) is not None]
-    return {name: all(getattr(record, name) for record in records) for name in ("gate", "nonnegative")}
+def rearranged(engine: Engine, function: Any, args: Any, kwargs: Any, filled: Any = None) -> Any:
+    """Each output is one of the inputs, or the constant `filled`."""
+    known = facts(args, kwargs)
+    if filled is not None and not (isinstance(filled, (int, float)) and filled >= 0):
+        known["nonnegative"] = False
+    output = engine.native(function, args, kwargs, **known)
+    _entries(function, args, kwargs, output)
+    return output
 
 
 def _entries(function: Any, args: Any, kwargs: Any, output: Any) -> None:
     """Take the explained input's slot and bounds through the same operation, so that they stay beside it."""
     signals = [x for x in tensors((args, kwargs)) if provenance(x) is not None]
     entries = [entry for x in signals if (entry := entry_of(x)) is not None]
-    if len(entries) < len(signals) or function in _CHOOSING:
+    if len(entries) < len(signals):
         return
 
     def beside(name: str) -> Any:
         def put(x: Tensor) -> Any:
             entry = entry_of(x)
-            return x if entry is None else getattr(entry, name)
+            return getattr(entry, name) if entry is not None else x.detach() if name != "slot" else _zero(x)
 
         return list(tensors(function(*mapped(args, put), **mapped(kwargs, put))))
 
@@ -45,93 +41,57 @@ def _entries(function: Any, args: Any, kwargs: Any, output: Any) -> None:
     lows, highs = (beside("low"), beside("high")) if known else ([None] * len(slots), [None] * len(slots))
     for x, slot, low, high in zip(tensors(output), slots, lows, highs, strict=True):
         record = provenance(x)
-        if record is not None:
+        if record is not None and record.entry is None:
             remember(x, replace(record, entry=replace(entries[0], slot=slot, low=low, high=high)))
 
 
+def _zero(x: Tensor) -> Tensor:
+    """A constant that goes into an operation beside the explained input has no slot; indices and masks stay."""
+    return torch.zeros_like(x) if x.is_floating_point() else x
+
+
 @handles(
-    T.view, T.reshape, torch.reshape, T.flatten, torch.flatten, T.unflatten, torch.unflatten, T.permute, torch.permute,
-    T.transpose, torch.transpose, T.t, torch.t, T.T.__get__, T.mT.__get__, T.contiguous, T.clone, torch.clone,
-    T.squeeze, torch.squeeze, T.unsqueeze, torch.unsqueeze, T.expand, T.expand_as, T.view_as, T.reshape_as,
-    T.chunk, torch.chunk, T.split, torch.split, T.unbind, torch.unbind, T.select, torch.select, T.narrow, torch.narrow,
-    T.__getitem__, T.index_select, torch.index_select, T.gather, torch.gather, T.flip, torch.flip, T.roll, torch.roll,
-    T.movedim, torch.movedim, T.swapaxes, T.repeat, torch.cat, torch.concat, torch.stack, torch.tile,
-    F.pad, F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, torch.channel_shuffle, T.to, T.float, T.double,
-    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
-    F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices,
-    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
-    T.max, torch.max, T.amax, torch.amax, T.min, torch.min, T.amin, torch.amin, torch.maximum, T.maximum,
-    torch.minimum, T.minimum, torch.where, T.where, T.masked_fill, F.unfold, F.fold,
-    T.tril, torch.tril, T.triu, torch.triu, T.diagonal, T.type_as, T.requires_grad_,
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", T.T.__get__, T.mT.__get__, T.real.__get__,
+    "contiguous", "clone", "squeeze", "unsqueeze", "expand", "expand_as", "view_as", "reshape_as", "chunk", "split",
+    "split_with_sizes", "tensor_split", "hsplit", "vsplit", "dsplit", "unbind", "select", "narrow", "__getitem__",
+    "index_select", "gather", "take_along_dim", "masked_select", "flip", "fliplr", "flipud", "rot90", "roll", "movedim",
+    "moveaxis", "swapaxes", "swapdims", "repeat", "repeat_interleave", "cat", "concat", "concatenate", "stack", "hstack",
+    "vstack", "dstack", "column_stack", "tile", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+    "native_channel_shuffle", "to", "float", "double", "type_as", "cpu", "cuda", "unfold", "tril", "triu", "diagonal",
+    "diag", "broadcast_to", "atleast_1d", "atleast_2d", "atleast_3d", "adjoint", "ravel", "as_strided", "alias_copy",
+    "broadcast_tensors", "meshgrid", "block_diag",
 )  # fmt: skip
 def native(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """As autograd does."""
-    output = engine.native(function, args, kwargs, **_facts(args, kwargs))
-    _entries(function, args, kwargs, output)
-    return output
+    return rearranged(engine, function, args, kwargs)
 
 
-@handles(
-    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, torch.avg_pool1d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
-    F.adaptive_avg_pool3d, torch.adaptive_avg_pool1d, T.mean, torch.mean, T.sum, torch.sum, F.interpolate, F.upsample,
-    F.lp_pool2d,
-)  # fmt: skip
-def average(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
-    """Linear maps without weights: shared in proportion to the inputs, as autograd does; no longer at the input."""
-    return engine.native(function, args, kwargs, **_facts(args, kwargs))
+@handles("pad", "constant_pad_nd")
+def pad(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+    """A border of constants, or of copies."""
+    mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
+    value = kwargs.get("value", args[3] if len(args) > 3 else None)
+    if isinstance(mode, (int, float)):  # torch.constant_pad_nd(x, pad, value)
+        value = mode
+    return rearranged(engine, function, args, kwargs, filled=0 if value is None else value)
 
 
-@handles(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
-def dropout(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
-    """Nothing, in eval mode; a factor that counts as a constant where a model drops out in spite of it."""
-    kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-    if len(args) > 3:
-        args = args[:3]
-    output = engine.native(function, args, kwargs, **_facts(args, kwargs))
-    if not (args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))):
-        _entries(function, args, kwargs, output)
-    return output
-
-
-@handles(T.detach, torch.detach, T.data.__get__)
-def cut(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
-    """What is detached counts as a constant; where this happens is noted."""
-    engine.blocked.append(engine.where)
-    output: Tensor = function(*args, **kwargs)
-    if hasattr(output, "_whybox_provenance"):
-        del output._whybox_provenance
-    return output
+@handles("where", "masked_fill", "index_fill")
+def selection(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+    """The tensor's own value, or another tensor's, or a constant."""
+    values = (*args[1:], *(kwargs[name] for name in ("other", "value") if name in kwargs))
+    numbers = [x for x in values if isinstance(x, (int, float)) and not isinstance(x, bool)]
+    filled = numbers[:-1] if function in (torch.index_fill, T.index_fill) and len(numbers) > 1 else numbers
+    return rearranged(engine, function, args, kwargs, filled=min(numbers) if filled else None)
 
 
 _QUESTIONS = (
-    T.size, T.dim, T.numel, T.is_contiguous, T.is_floating_point, torch.is_floating_point, T.__len__, T.element_size,
-    T.stride, T.shape.__get__, T.device.__get__, T.dtype.__get__, T.ndim.__get__, T.requires_grad.__get__,
-    T.is_cuda.__get__, T.grad_fn.__get__, T.layout.__get__, T.is_sparse.__get__, T.is_quantized.__get__, T.is_leaf.__get__,
-    T.is_meta.__get__, T.is_mps.__get__, T.get_device, T.storage_offset, T.data_ptr, T.__repr__, T.__hash__, T.type,
-    T.argmax, torch.argmax, T.argmin, torch.argmin, T.argsort, torch.argsort, torch.zeros_like, torch.ones_like,
-    torch.empty_like, torch.full_like, torch.rand_like, torch.randn_like, T.new_zeros, T.new_ones, T.new_empty,
-    T.new_full, T.new_tensor, T.item, T.tolist, T.__bool__, T.__float__, T.__int__, T.eq, T.ne, T.lt, T.le, T.gt, T.ge,
-    T.__eq__, T.__ne__, T.__lt__, T.__le__, T.__gt__, T.__ge__, torch.isnan, torch.isinf, torch.isfinite, torch.equal,
-    torch.allclose, torch.is_tensor, torch.numel, T.is_complex, torch.is_complex, T.nelement, T.is_same_size,
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor", "bernoulli", "multinomial", "requires_grad_", "retain_grad",
 )  # fmt: skip
 
 
 @handles(*_QUESTIONS)
 def question(_engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
-    """Questions about a tensor, comparisons and new tensors shaped like it carry no relevance."""
+    """New tensors shaped like it carry no relevance; what gives no numbers at all needs no place in the table."""
     return function(*args, **kwargs)
-
-
-@handles(T.__setitem__, T.copy_, T.index_copy_, T.zero_, T.fill_, T.masked_fill_)
-def written(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
-    """Writing in place is run natively: what is overwritten gets nothing, what is written passes through."""
-    target = args[0]
-    record = provenance(target)
-    before = target.grad_fn
-    with torch.enable_grad():
-        output = function(*args, **kwargs)
-    if target.grad_fn is not None:
-        engine._learn(target.grad_fn, {before, *(x.grad_fn for x in tensors(args))})
-        facts = record or Provenance(None)
-        remember(target, Provenance(target.grad_fn, facts.gate))
-    return output
