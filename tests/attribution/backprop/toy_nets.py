@@ -33,7 +33,7 @@ class Toy:
         steps: (reference, net, input values) → output value.
         shape: of one input.
         inputs: how many inputs it takes.
-        piecewise: it is linear but for ReLU and max pooling, so that LRP-0 is input times gradient.
+        piecewise: LRP-0 is input times gradient on it.
         conserves: without biases nothing is absorbed but by ε, whatever the composite.
     """
 
@@ -572,7 +572,7 @@ def layer_norm(bias: bool) -> tuple:
     return run, {**parts, "out": nn.Linear(12, 3, bias=bias)}, steps
 
 
-@toy("softmax at the end", (6,), piecewise=False, conserves=False)
+@toy("softmax at the end", (6,), conserves=False)
 def softmax(bias: bool) -> tuple:
     def run(n: Net, x: Tensor) -> Tensor:
         return torch.softmax(n.out(n.a(x).relu()), -1)
