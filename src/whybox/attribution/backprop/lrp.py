@@ -20,7 +20,24 @@ def pixels(x: Tensor, domain: Domain) -> bool:
 
 @dataclass(frozen=True)
 class LRP(Method):
-    """Layer-wise relevance propagation."""
+    """Relevance R_i = Σ_j (share of input i in output j) · R_j, from the score down, operation by operation: LRP.
+
+    What an input's share is says the composite's rule for the operation; sums, products, pooling, normalisation and
+    shape operations have rules of their own, so residual, concatenated, gated and reused parts are right without any
+    preparation, and what has no rule is refused by name. Signed, in the shape of the input. With the ε rule alone and
+    ε = 0 it equals input × gradient on a piecewise-linear net.
+    Cost: one forward and one backward pass with the ε rule, up to about twice that with the others.
+    Limits: attention, recurrence, and scripted or compiled parts are refused; what biases and stabilisers take is not
+    reported yet, so the sum may differ from the score. LRP is described in a patent (Fraunhofer, TU Berlin): who sells
+    it should take advice.
+    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140.
+
+    Args:
+        composite: a name ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1",
+            "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "deep_taylor", "excitation"), or a Composite.
+        epsilon: the stabiliser of every denominator.
+        gamma: how much more contributions of the output's sign count under the γ rule.
+    """
 
     composite: str | Composite = "epsilon_plus_flat"
     epsilon: float = 1e-6
