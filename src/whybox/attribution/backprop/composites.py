@@ -1,0 +1,141 @@
+"""Composites: which rule an operation gets, as an ordered tuple of (match, rule); the first match decides."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from whybox.attribution.backprop import rules
+from whybox.attribution.backprop.rules import Rule
+from whybox.core.errors import InputError, UnknownNameError
+
+_EPSILON = rules.epsilon()
+KINDS = ("convolution", "dense", "scale")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One linear map as a composite sees it.
+
+    Attributes:
+        kind: "convolution", "dense" or "scale".
+        module: the dotted path of the module that it runs in.
+        first: whether it is a first linear map that the explained input reaches.
+        pixels: whether the domain of its input's values is bounded and known.
+    """
+
+    kind: str
+    module: str
+    first: bool
+    pixels: bool
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which linear maps a rule is for; every condition given must hold.
+
+    Attributes:
+        kind: "convolution" (transposed ones too), "dense", or "scale" (one input per output: a batch norm that stands
+            alone, the model's own rescaling of its input); several separated by "|".
+        module: a pattern for the dotted module path, as in "features.*".
+        first: whether it is a first linear map that the explained input reaches.
+        pixels: whether the domain of its input's values is bounded and known, as that of pixels is.
+    """
+
+    kind: str | None = None
+    module: str | None = None
+    first: bool | None = None
+    pixels: bool | None = None
+
+    def __post_init__(self) -> None:
+        for kind in self.kind.split("|") if self.kind is not None else ():
+            if kind not in KINDS:
+                raise UnknownNameError("kind of linear map", kind, KINDS)
+
+    def fits(self, operation: Operation) -> bool:
+        """Whether this operation is meant."""
+        return (
+            (self.kind is None or operation.kind in self.kind.split("|"))
+            and (self.module is None or fnmatchcase(operation.module, self.module))
+            and (self.first is None or operation.first == self.first)
+            and (self.pixels is None or operation.pixels == self.pixels)
+        )
+
+
+@dataclass(frozen=True)
+class Composite:
+    """An ordered table from linear maps to rules; what nothing matches keeps `otherwise`, by default the ε rule.
+
+    A user's own: `Composite(((Match(first=True), flat()), (Match(kind="convolution"), gamma(0.1))))`.
+    """
+
+    table: tuple[tuple[Match, Rule], ...] = ()
+    otherwise: Rule = _EPSILON
+    relu: "Callable[[Tensor, Tensor, Tensor], Tensor] | None" = None
+
+    def rule(self, operation: Operation) -> Rule:
+        """The rule of the first match."""
+        return next((rule for match, rule in self.table if match.fits(operation)), self.otherwise)
+
+    def check(self, operations: Iterable[Operation]) -> None:
+        """Refuse to run as something else than was meant: no match fits, or one by module name fits nothing.
+
+        Raises:
+            InputError: naming the matches and the linear maps that the model has.
+        """
+        operations = tuple(operations)
+        idle = [match for match, _ in self.table if not any(match.fits(operation) for operation in operations)]
+        named = [match for match in idle if match.module is not None]
+        if named or (idle and len(idle) == len(self.table)):
+            seen = ", ".join(sorted({f"{operation.module!r} ({operation.kind})" for operation in operations})) or "none"
+            raise InputError(
+                f"the composite's {(named or idle)[0]} fits no linear map that the explained input reaches; "
+                f"they are: {seen}"
+            )
+
+
+LAYER = Match(kind="convolution|dense")
+FIRST = Match(kind="convolution|dense", first=True)
+PIXELS = Match(kind="convolution|dense", first=True, pixels=True)
+CONVOLUTION = Match(kind="convolution")
+SCALE = Match(kind="scale")
+NAMES = (
+    "epsilon",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+    "deep_taylor",
+    "excitation",
+)
+
+
+def composite(name: str, epsilon: float = 1e-6, gamma: float = 0.25) -> Composite:
+    """A composite by name.
+
+    `epsilon`: the ε rule everywhere. The others give ε to dense layers, and to convolutions z⁺ (`epsilon_plus`), αβ
+    with α = 2, β = 1 (`epsilon_alpha2_beta1`) or γ (`epsilon_gamma_box`); `_flat` and `_box` give the first layer the flat
+    or the zB rule. `deep_taylor` is z⁺ everywhere with zB at pixels and w² at real-valued input whose domain is not
+    known; `excitation` is z⁺ everywhere. All but `epsilon` pass relevance through a batch norm that stands alone and
+    through the model's own rescaling of its input; `epsilon` charges their shift as a bias.
+    """
+    small = rules.epsilon(epsilon) if epsilon else rules.zero()
+    plus, two_one = rules.z_plus(epsilon), rules.alpha_beta(2.0, 1.0, epsilon)
+    tables = {
+        "epsilon": (),
+        "epsilon_plus": ((CONVOLUTION, plus),),
+        "epsilon_plus_flat": ((FIRST, rules.flat()), (CONVOLUTION, plus)),
+        "epsilon_alpha2_beta1": ((CONVOLUTION, two_one),),
+        "epsilon_alpha2_beta1_flat": ((FIRST, rules.flat()), (CONVOLUTION, two_one)),
+        "epsilon_gamma_box": ((FIRST, rules.box(epsilon)), (CONVOLUTION, rules.gamma(gamma, epsilon))),
+        "deep_taylor": ((PIXELS, rules.box(epsilon)), (FIRST, rules.w_squared()), (LAYER, plus)),
+        "excitation": ((LAYER, plus),),
+    }
+    if name not in tables:
+        raise UnknownNameError("composite", name, NAMES)
+    table = tables[name]
+    if name != "epsilon":
+        table = (*table, (SCALE, rules.PASS))
+    return Composite(table, small)

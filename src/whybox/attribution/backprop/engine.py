@@ -1,0 +1,143 @@
+"""The engine: while a model's own forward runs, every operation on what depends on the input gets its rule."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from whybox.attribution.backprop.composites import Composite, Operation
+from whybox.attribution.backprop.interception import Interception
+from whybox.attribution.backprop.nodes import Deposit, RuleNode, Stabiliser
+from whybox.attribution.backprop.provenance import Entry, Produced, Provenance, entry_of, provenance
+from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute, share_out, stabilised
+from whybox.attribution.backprop.table import KINDS, Handler, handles, trust
+from whybox.core.errors import InputError
+
+__all__ = ["KINDS", "Engine", "Handler", "handles", "trust"]
+
+
+class Engine(Interception):
+    """Applies the rules of a composite while one forward pass runs in this thread; nothing of the model is touched.
+
+    Use as a context around the forward pass, after `explain(leaf)` has named what the relevance is asked for. The
+    score that comes out, by way of `current`, has an autograd graph whose backward is the composite's rules; the
+    gradient that it gives at a leaf x is c, and x·c the relevance, to which comes the gradient at the leaf's slot, in
+    the order of `slots`.
+
+    Args:
+        composite: the rules of linear maps.
+        module: the model, for the names of its parts.
+        unknown: "refuse" operations without a rule, or take their "gradient"; what was so taken is in `as_gradient`.
+    """
+
+    def __init__(
+        self, composite: Composite, module: nn.Module, unknown: Literal["refuse", "gradient"] = "refuse"
+    ) -> None:
+        super().__init__(module, unknown)
+        self.composite = composite
+        self.slots: list[Tensor] = []
+        self.operations: list[Operation] = []
+
+    def explain(
+        self,
+        leaf: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
+        first: bool = True,
+        pixels: bool = True,
+    ) -> Tensor:
+        """Take this leaf as what relevance is asked for; its lowest and highest values broadcast to it."""
+        if type(leaf) not in (Tensor, nn.Parameter):
+            raise InputError(
+                f"the input is a {type(leaf).__name__}; explain a plain tensor: .as_subclass(torch.Tensor)"
+            )
+        with torch._C.DisableTorchFunction():
+            x = leaf.clone()
+            slot = leaf.new_zeros(()).expand_as(leaf).requires_grad_()
+            self.slots.append(slot)
+            low, high = (None if bound is None else bound.detach().expand_as(leaf) for bound in (low, high))
+            entry = Entry(slot.view_as(slot), low, high, first, pixels)
+            return self.signal(x, Provenance(x.grad_fn, nonnegative=bool((leaf >= 0).all()), entry=entry))
+
+    def rule(self, kind: str, record: Provenance) -> Rule:
+        """The composite's rule for a linear map of this kind that runs now."""
+        entry = record.entry
+        first = entry is not None and entry.first
+        operation = Operation(kind, self.where, first, first and entry is not None and entry.pixels)
+        self.operations.append(operation)
+        return self.composite.rule(operation)
+
+    def linear(self, kind: str, linear: LinearMap, x: Tensor, run: Callable[[], Tensor], channel: int = 1) -> Tensor:
+        """A linear map with the rule that the composite has for it. `run` computes the model's own value."""
+        record = provenance(x)
+        assert record is not None
+        rule = self.rule(kind, record)
+        if rule.at_zero:
+            raw = output = self._first(linear, rule, x, record.entry, run)
+        elif rule.plain:
+            raw = run()
+            output = Stabiliser.apply(raw, rule.epsilon) if rule.epsilon else raw  # type: ignore[no-untyped-call]
+        elif rule.kind == "gradient":
+            raw = output = run()
+        else:
+            raw = output = RuleNode.apply(run, linear, rule, x)  # type: ignore[no-untyped-call]
+        self._graph.add(raw.grad_fn)
+        produced = Produced(linear, x, x.grad_fn, None if raw is output else raw, channel)
+        made: Tensor = self.signal(output, Provenance(output.grad_fn, produced=produced))
+        return made
+
+    def _first(
+        self, linear: LinearMap, rule: Rule, x: Tensor, entry: Entry | None, run: Callable[[], Tensor]
+    ) -> Tensor:
+        """A linear map at the explained input with a rule that gives relevance to inputs of zero."""
+        if entry is None:
+            raise InputError(
+                f"the rule {rule.name} in module {self.where!r} gives relevance to activations that are zero, which "
+                "only the explained input itself can take; restrict it with Match(first=True)"
+            )
+        low, high = entry.low, entry.high
+        if rule.kind == "box" and (low is None or high is None):
+            raise InputError(
+                f"the box rule in module {self.where!r} needs the bounds of its input, but the model has transformed "
+                "the input before in a way that loses them; choose another rule for the first layer, as flat()"
+            )
+
+        def back(x: Tensor, _z: Tensor, relevance: Tensor) -> Tensor:
+            return share_out(linear, rule, x, low, high, relevance)
+
+        output: Tensor = Deposit.apply(run, back, x.detach(), entry.slot)  # type: ignore[no-untyped-call]
+        return output
+
+    def scale(self, linear: LinearMap, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """A linear map with one input per output that stands alone. At the explained input it is part of the entry."""
+        record = provenance(x)
+        assert record is not None
+        if record.entry is None:
+            output = self.linear("scale", linear, x, lambda: run(x))
+            return self.signal(output, Provenance(output.grad_fn))
+        rule = self.rule("scale", record)
+        if rule.at_zero or rule.kind == "pass":
+            return self.passed(lambda: run(x), x, run)
+        output = self.linear("scale", linear, x, lambda: run(x))
+        with torch.no_grad():
+            z = output.detach()
+            share = x.detach() * redistribute(linear, rule, x.detach(), z, 1 / stabilised(z, 0.0))
+        entry = record.entry.through(run, record.entry.slot * share)
+        return self.signal(output, Provenance(output.grad_fn, entry=entry))
+
+    def passed(self, run: Callable[[], Tensor], x: Tensor, bounds: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """An operation with one input per output at the explained input: all relevance passes, on zeros too.
+
+        `bounds` is the operation as a monotone function of the input, for the box rule; None if it is not monotone.
+        """
+        entry = entry_of(x)
+        assert entry is not None
+
+        def back(x: Tensor, _y: Tensor, relevance: Tensor) -> Tensor:
+            return relevance.sum_to_size(x.shape)
+
+        output = Deposit.apply(run, back, x.detach(), entry.slot)  # type: ignore[no-untyped-call]
+        return self.signal(
+            output, Provenance(output.grad_fn, entry=entry.through(bounds, entry.slot.expand_as(output)))
+        )

@@ -1,0 +1,240 @@
+"""Interception: every torch call on what depends on the explained input is seen, answered or refused."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+
+from whybox.attribution.backprop import refusal
+from whybox.attribution.backprop.graph import Graph, is_view
+from whybox.attribution.backprop.inplace import Memory, become, renew, through, written
+from whybox.attribution.backprop.provenance import Provenance, forget, mapped, provenance, remember, tensors
+from whybox.attribution.backprop.running import Running
+from whybox.attribution.backprop.table import KINDS, TRUSTED, out_of_place, strip_inplace
+
+
+class Interception(TorchFunctionMode):
+    """Intercepts every torch call of one forward pass in this thread and hands it to the table's handler.
+
+    It knows which tensors depend on the explained input, refuses what it cannot see or has no handler for, and lets
+    operations in place be in place. Nothing of the model is touched.
+    """
+
+    def __init__(self, module: nn.Module, unknown: Literal["refuse", "gradient"] = "refuse") -> None:
+        super().__init__()
+        self.unknown = unknown
+        self.blocked: list[str] = []
+        self.as_gradient: list[tuple[str, str]] = []
+        self._buffers = tuple(module.buffers())
+        self._running = Running(module)
+        self._graph = Graph()
+        self._memory = Memory()
+        self._marked: list[Tensor] = []
+        self._contexts = ExitStack()
+        self._entered = 0
+
+    def __enter__(self) -> Self:
+        if not self._entered:
+            self._contexts.enter_context(torch.enable_grad())
+            self._contexts.enter_context(self._running.watched(self._check_compiled, self._check_output))
+            self._contexts.callback(self._clean)
+        self._entered += 1
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._entered -= 1
+        if not self._entered:
+            self._contexts.close()
+
+    def _clean(self) -> None:
+        """Leave nothing behind on tensors that are not the engine's own."""
+        for x in self._marked:
+            forget(x)
+        for buffer in self._buffers:
+            if buffer.grad_fn is not None:
+                buffer.detach_()
+        self._marked.clear()
+        self._memory.clear()
+        self._graph.clear()
+
+    @property
+    def where(self) -> str:
+        """The dotted path of the module that is running."""
+        return self._running.where
+
+    def current(self, score: Tensor) -> Tensor:
+        """The score, once it is sure that nothing unseen has happened to it."""
+        with torch._C.DisableTorchFunction():
+            self.is_signal(score)
+            return score
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self._any_signal(args) and not (kwargs and self._any_signal(kwargs.values())):
+            return None if function is torch._C._set_grad_enabled else function(*args, **kwargs)
+        if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)  # inside an autograd function, which the walk over the graph will find
+        self._check_circumstances()
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+            return self._dispatch(function, args, kwargs)
+        with saved_tensors_hooks(Tensor.detach, lambda x: x):  # what checkpoints would make anew stays as it is
+            return self._dispatch(function, args, kwargs)
+
+    def _dispatch(self, function: Any, args: Any, kwargs: Any) -> Any:
+        handler = KINDS.get(function)
+        if handler is None:
+            plain = out_of_place(function)
+            if plain is not None:
+                return self.write(args[0], self._dispatch(plain, args, kwargs))
+            return self._without_rule(function, args, kwargs)
+        if kwargs.get("out") is not None:
+            raise refusal.circumstance("an operation with out=", self.where, "use what the operation returns")
+        inplace, args, kwargs = strip_inplace(function, args, kwargs)
+        output = handler(self, function, args, kwargs)
+        return self.write(args[0] if args else kwargs["input"], output) if inplace else output
+
+    def _any_signal(self, values: Any) -> bool:
+        for x in values:
+            if isinstance(x, Tensor):
+                if self.is_signal(x):
+                    return True
+            elif isinstance(x, (tuple, list)):
+                if self._any_signal(x):
+                    return True
+            elif isinstance(x, dict) and self._any_signal(x.values()):
+                return True
+        return False
+
+    def is_signal(self, x: Tensor) -> bool:
+        """Whether the tensor depends on the explained input; one that went through something unseen is refused."""
+        node = x.grad_fn
+        if node is None:
+            return self._wrapped_signal(x)
+        return node in self._graph or self._unseen_signal(x)
+
+    def _unseen_signal(self, x: Tensor) -> bool:
+        """The same for a tensor whose node nobody has answered for."""
+        start = x.grad_fn
+        assert start is not None
+        while (node := self._graph.unseen(start)) is not None:
+            if x._is_view() and is_view(x):
+                node = start
+            elif self.unknown == "gradient":
+                self.as_gradient.append((node.name(), self.where))
+            elif node.name() not in TRUSTED:
+                become(x, self._refuse(refusal.unseen(node, self.where), x, (x,)))
+                return True
+            self._graph.add(node)
+            if node is start:
+                self.signal(x, Provenance(node))
+                return True
+        return False
+
+    def _wrapped_signal(self, x: Tensor) -> bool:
+        """Inside a transform of torch.func the tensors that depend on the input are wrapped."""
+        if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+            while torch._C._functorch.is_functorch_wrapped_tensor(x):
+                x = torch._C._functorch.get_unwrapped(x)
+            if x.grad_fn is not None and x.grad_fn in self._graph:
+                raise refusal.circumstance(
+                    "a transform of torch.func", self.where, "write out vmap as batched operations"
+                )
+        return False
+
+    def _check_circumstances(self) -> None:
+        """Refuse modes under which the model's own values cannot be followed."""
+        if torch.is_inference_mode_enabled():
+            raise refusal.circumstance("inference_mode", self.where, "use torch.no_grad in the model instead")
+        if torch._C._is_any_autocast_enabled():  # type: ignore[attr-defined]
+            raise refusal.circumstance("autocast", self.where, "run the model in one dtype")
+
+    def _check_compiled(self, part: nn.Module) -> None:
+        if type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None:
+            raise refusal.circumstance("a compiled part", self.where, "explain the model before torch.compile")
+
+    def _check_output(self, output: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            for x in tensors(output):
+                self.is_signal(x)
+
+    def _without_rule(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that the table does not have: a question, if it gives no numbers, else refused or by gradient."""
+        if function in refusal.NEVER:
+            raise refusal.circumstance("a gradient that the model takes", self.where, "the rules would change it")
+        output = function(*args, **kwargs)
+        made = [x for x in tensors(output) if x.is_floating_point() or x.is_complex()]
+        if not made or (len(made) == 1 and made[0] is output and any(output is x for x in tensors((args, kwargs)))):
+            return output
+        if self.unknown == "gradient":
+            self.as_gradient.append((refusal.name(function), self.where))
+            for x in made:
+                if x.grad_fn is not None:
+                    self.signal(x, Provenance(x.grad_fn))
+            return output
+        message = refusal.unknown(function, self.where)
+        signals = [x for x in tensors((args, kwargs)) if provenance(x) is not None]
+        return mapped(output, lambda x: self._refuse(message, x, signals) if any(x is y for y in made) else x)
+
+    def _refuse(self, message: str, x: Tensor, signals: Any) -> Tensor:
+        output = refusal.Refused.apply(message, x, *signals)  # type: ignore[no-untyped-call]
+        return self.signal(output, Provenance(output.grad_fn))
+
+    def signal(self, x: Tensor, record: Provenance) -> Tensor:
+        """Remember that x depends on the explained input, and how it came about."""
+        if type(x) is not Tensor:
+            raise refusal.circumstance(f"a tensor of type {type(x).__name__}", self.where, "use plain tensors")
+        self._graph.add(x.grad_fn)
+        if x._is_view():
+            self._memory.note(x)
+        return remember(x, record)
+
+    def native(self, function: Any, args: Any, kwargs: Any, **facts: Any) -> Any:
+        """Run the operation with torch's own backward; what does not depend on the input counts as a constant."""
+        output = function(*mapped(args, _constant), **mapped(kwargs, _constant))
+        for x in tensors(output):
+            node = x.grad_fn
+            if node is not None and node not in self._graph:  # else it is one of the arguments
+                self.signal(x, Provenance(node, **facts))
+        return output
+
+    def write(self, x: Tensor, value: Tensor) -> Tensor:
+        """Give x, in place, a value that was computed out of place."""
+        if value is x:
+            return x
+        base = x._base
+        if base is None and self.is_signal(x) and not self._memory.views(x):
+            become(x, value)
+            self._graph.add(x.grad_fn)
+            return x
+        return self.put(x, lambda x, value: x.copy_(value), value)
+
+    def put(self, x: Tensor, put: Callable[[Tensor, Any], Any], value: Any) -> Tensor:
+        """Write the value into x in place by `put(x, value)`; what shares memory with x sees it."""
+        base = x if x._base is None else x._base
+        views = self._memory.views(base)
+        if x is not base and not any(x is view for view in views):
+            views.append(x)
+        record = provenance(base)
+        if record is None:
+            self._marked += [base, *views]
+        elif not record.private:
+            renew(base, views)
+        entry = written(base, x, put, value)
+        put(x, value)
+        new = provenance(value)
+        nonnegative = record is not None and record.nonnegative and new is not None and new.nonnegative
+        for part in (base, *views):
+            if part.grad_fn is not None:
+                self._graph.add(part.grad_fn)
+                remember(part, Provenance(part.grad_fn, False, nonnegative, through(entry, base, part), private=True))
+        return x
+
+
+def _constant(x: Tensor) -> Tensor:
+    return x.detach() if x.requires_grad and provenance(x) is None else x

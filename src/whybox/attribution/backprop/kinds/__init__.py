@@ -1,0 +1,14 @@
+"""The table of operations: what each torch function is to relevance. Importing this fills `engine.KINDS`."""
+
+from whybox.attribution.backprop.kinds import (
+    activations,
+    averages,
+    elementwise,
+    linear,
+    norms,
+    products,
+    shapes,
+    writing,
+)
+
+__all__ = ["activations", "averages", "elementwise", "linear", "norms", "products", "shapes", "writing"]

@@ -1,0 +1,100 @@
+"""The autograd functions that carry relevance backward.
+
+What travels backward is c = R / a, relevance per unit of activation, not R itself: then sums, pooling, matrix products
+and shape operations are plain autograd, and only operations with a rule of their own need a node. At the input R = x·c.
+
+The explained input may get relevance where it is zero too (a black pixel, by the flat rule). This travels as R, as the
+gradient of a slot: a tensor of zeros that goes along with the input as far as the first linear map (`Entry`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute
+
+StandIn = Callable[..., Tensor]
+
+
+class Surrogate(torch.autograd.Function):
+    """Forward: the operation itself, bit for bit. Backward: the gradient of a stand-in with the rule built in."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], Tensor], stand_in: StandIn, *signals: Tensor) -> Tensor:
+        ctx.stand_in = stand_in
+        ctx.save_for_backward(*signals)
+        return run()
+
+    @staticmethod
+    def backward(ctx: Any, *c: Any) -> Any:
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+            value = ctx.stand_in(*leaves)
+        return None, None, *torch.autograd.grad(value, leaves, c[0])
+
+
+class Stabiliser(torch.autograd.Function):
+    """Forward: nothing. Backward: c·|z| / (|z| + ε), the ε rule's share, with the sign of zero taken as +."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, epsilon: float) -> Tensor:
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(z)
+        return z.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *c: Any) -> Any:
+        (z,) = ctx.saved_tensors
+        return torch.addcdiv(c[0], c[0], z.abs().add_(ctx.epsilon), value=-ctx.epsilon), None
+
+
+class RuleNode(torch.autograd.Function):
+    """Forward: a linear map's own value, bit for bit. Backward: its rule."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], Tensor], linear: LinearMap, rule: Rule, x: Tensor) -> Tensor:
+        value = run()
+        ctx.linear, ctx.rule = linear, rule
+        ctx.save_for_backward(x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *c: Any) -> Any:
+        x, z = ctx.saved_tensors
+        return None, None, None, redistribute(ctx.linear, ctx.rule, x, z, c[0])
+
+
+class Deposit(torch.autograd.Function):
+    """Forward: the operation itself, bit for bit. Backward: `back` makes R at the input from (input, output, R)."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], Tensor], back: StandIn, x: Tensor, slot: Tensor) -> Tensor:
+        value = run()
+        ctx.back = back
+        ctx.save_for_backward(x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *c: Any) -> Any:
+        x, value = ctx.saved_tensors
+        return None, None, None, ctx.back(x, value, c[0] * value)
+
+
+class Backward(torch.autograd.Function):
+    """Forward: the operation itself. Backward: any function of (input, output, c); for gradient-like rules of ReLU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Callable[[], Tensor], back: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        value = run()
+        ctx.back = back
+        ctx.save_for_backward(x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *c: Any) -> Any:
+        x, value = ctx.saved_tensors
+        return None, None, ctx.back(x, value, c[0])

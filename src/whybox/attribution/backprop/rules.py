@@ -1,0 +1,299 @@
+"""Rules of linear maps as data, and the one interpreter for all of them.
+
+A linear map gives z_j = Σ_i a_i w_ij + b_j. A rule shares the relevance R_j of each output among the inputs in groups:
+each group has its own contributions and its own denominator,
+
+    R_i = Σ_groups factor · Σ_j contribution_ij / Σ_i contribution_ij · R_j,
+
+where a group's contribution is a_i times a mix p·w⁺ + n·w⁻ of the positive and negative weights, which may differ for
+positive and negative inputs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from whybox.core.errors import InputError
+
+Mix = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """z = apply(x, weight, bias).
+
+    Attributes:
+        apply: (input, weight, bias or None) → output; linear in the input and in the weight.
+        weight: the weight.
+        bias: the bias in the form that `apply` takes, or None.
+        nonnegative: whether the input is known to be ≥ 0.
+        layout: where weight and input keep their channels, for the rules that stack or merge them; None: unknown.
+    """
+
+    apply: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    weight: Tensor
+    bias: Tensor | None
+    nonnegative: bool = False
+    layout: Literal["convolution", "transposed", "dense"] | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of contributions with a denominator of its own.
+
+    Attributes:
+        positive: (p, n), the mix of weights for positive inputs.
+        negative: the mix for negative inputs.
+        bias: the mix of the bias in the denominator.
+        factor: what share of the relevance the group hands on.
+        where: on which outputs it acts: all, or those whose z is > 0 or ≤ 0.
+    """
+
+    positive: Mix = (1.0, 1.0)
+    negative: Mix = (1.0, 1.0)
+    bias: Mix = (1.0, 1.0)
+    factor: float = 1.0
+    where: Literal["all", "z>0", "z<=0"] = "all"
+
+    @property
+    def sign(self) -> int:
+        """The sign that its denominator is sure to have where it acts: 1, −1, or 0 for either."""
+        more, less = self.positive
+        if self.negative != (less, more) or self.bias != self.positive or min(more, less) < 0:
+            return 0
+        if (self.where == "z>0" and more >= less) or (more and not less):
+            return 1
+        return -1 if (self.where == "z<=0" and less >= more) or (less and not more) else 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a linear map shares relevance.
+
+    Attributes:
+        name: what to call it.
+        groups: the groups of contributions.
+        epsilon: added to every denominator, away from zero.
+        kind: "input" weighs by the inputs; "flat" and "w2" by ones and squared weights; "box" by the input's
+            distance from its domain; "pass" hands relevance on unchanged (maps with one input per output);
+            "gradient" is the plain gradient.
+    """
+
+    name: str
+    groups: tuple[Group, ...] = (Group(),)
+    epsilon: float = 0.0
+    kind: Literal["input", "flat", "w2", "box", "pass", "gradient"] = "input"
+
+    @property
+    def at_zero(self) -> bool:
+        """Whether it gives relevance to inputs that are zero, which only the explained input itself can take."""
+        return self.kind in ("flat", "w2", "box")
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the ε rule: the gradient with a stabiliser."""
+        return self.kind == "input" and self.groups == (Group(),)
+
+
+def zero() -> Rule:
+    """LRP-0: R_i = Σ_j a_i w_ij / z_j · R_j."""
+    return Rule("zero")
+
+
+def epsilon(value: float = 1e-6) -> Rule:
+    """LRP-ε: R_i = Σ_j a_i w_ij / (z_j + ε sign z_j) · R_j, the bias in z."""
+    return Rule("epsilon", epsilon=_positive("epsilon", value))
+
+
+def gamma(value: float = 0.25, epsilon: float = 1e-6) -> Rule:
+    """LRP-γ for inputs of any sign: contributions of z's sign count 1 + γ times (Andéol et al. 2021)."""
+    more = 1.0 + _positive("gamma", value)
+    return Rule(
+        "gamma",
+        (
+            Group(positive=(more, 1.0), negative=(1.0, more), bias=(more, 1.0), where="z>0"),
+            Group(positive=(1.0, more), negative=(more, 1.0), bias=(1.0, more), where="z<=0"),
+        ),
+        _positive("epsilon", epsilon),
+    )
+
+
+def alpha_beta(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6) -> Rule:
+    """LRP-αβ, α − β = 1: the positive contributions hand on α times the relevance, the negative −β times.
+
+    Raises:
+        InputError: α − β is not 1, or β is negative. (The LRP Toolbox writes α + β = 1, with a negative β.)
+    """
+    if abs(alpha - beta - 1) > 1e-9 or beta < 0:
+        raise InputError(f"the αβ rule needs α − β = 1 and β ≥ 0, not α = {alpha}, β = {beta}")
+    plus = Group(positive=(1.0, 0.0), negative=(0.0, 1.0), bias=(1.0, 0.0), factor=alpha)
+    minus = Group(positive=(0.0, 1.0), negative=(1.0, 0.0), bias=(0.0, 1.0), factor=-beta)
+    groups = (plus, minus) if beta else (plus,)
+    return Rule("alpha_beta" if beta else "z_plus", groups, _positive("epsilon", epsilon))
+
+
+def z_plus(epsilon: float = 1e-6) -> Rule:
+    """The z⁺ rule, αβ with α = 1, β = 0: only positive contributions count."""
+    return alpha_beta(1.0, 0.0, epsilon)
+
+
+def flat() -> Rule:
+    """Every input of an output gets the same share. For the layer that the explained input reaches first."""
+    return Rule("flat", kind="flat")
+
+
+def w_squared() -> Rule:
+    """Inputs share in proportion to their squared weights. For the layer that the explained input reaches first."""
+    return Rule("w_squared", kind="w2")
+
+
+def box(epsilon: float = 1e-6) -> Rule:
+    """zB: contributions a w − l w⁺ − h w⁻ for inputs between l and h. For the layer that the input reaches first."""
+    return Rule("box", epsilon=_positive("epsilon", epsilon), kind="box")
+
+
+PASS = Rule("pass", kind="pass")
+"""Relevance passes unchanged, sign and all; where an activation inside the model is zero it is absorbed."""
+
+GRADIENT = Rule("gradient", kind="gradient")
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise InputError(f"{name} is a number that is not negative, not {value}")
+    return value
+
+
+# Relevance travels as c = R / a, per unit of activation (see `nodes`); only what falls on the explained input itself
+# by a rule that asks for nothing of the input's value travels as R.
+
+
+def redistribute(linear: LinearMap, rule: Rule, x: Tensor, z: Tensor, c: Tensor) -> Tensor:
+    """c at the input from c at the output z, by a rule of kind "input" or "pass"."""
+    if rule.kind == "pass":
+        return torch.where(x.abs() < torch.finfo(x.dtype).tiny, 0, c * z / x)
+    parts = [_group(linear, rule, group, x, z, c) for group in rule.groups if _acts(group, z, c)]
+    return reduce(torch.add, parts) if parts else torch.zeros_like(x)
+
+
+def share_out(
+    linear: LinearMap, rule: Rule, x: Tensor, low: Tensor | None, high: Tensor | None, relevance: Tensor
+) -> Tensor:
+    """R at the input from R at the output, by a rule that asks for nothing of the input's value or for its domain."""
+    if rule.kind == "box":
+        assert low is not None
+        assert high is not None
+        return _box(linear, rule, x, low, high, relevance)
+    if rule.kind == "flat" and linear.layout is not None:
+        return _flat(linear, x, relevance)
+    return _by_weight(linear, rule, x, relevance)
+
+
+def stabilised(z: Tensor, epsilon: float) -> Tensor:
+    """z moved away from zero by epsilon; with ε = 0 an exact zero gives relevance to nobody."""
+    if epsilon == 0:
+        return torch.where(z == 0, torch.inf, z)
+    step = z.new_full((), epsilon)  # in z's dtype: two plain numbers would make float32
+    return z + torch.where(z < 0, -step, step)
+
+
+def clamped(weight: Tensor, sign: int) -> Tensor:
+    """The positive (sign = 1) or negative (−1) part of a weight."""
+    return weight.clamp_min(0) if sign > 0 else weight.clamp_max(0)
+
+
+def _mixed(value: Tensor, mix: Mix) -> Tensor:
+    """p·value⁺ + n·value⁻."""
+    p, n = mix
+    if p == n:
+        return value if p == 1 else p * value
+    if p and n:
+        # n·value + (p − n)·value⁺, or the same from the other side, so that the factor in front of the part is positive
+        return (
+            torch.add(n * value if n != 1 else value, clamped(value, 1), alpha=p - n)
+            if p > n
+            else torch.add(p * value if p != 1 else value, clamped(value, -1), alpha=n - p)
+        )
+    part = clamped(value, 1 if p else -1)
+    return part if p + n == 1 else (p + n) * part
+
+
+def _acts(group: Group, z: Tensor, c: Tensor) -> bool:
+    """Whether relevance reaches the outputs that the group is for; behind a ReLU none arrives where z ≤ 0."""
+    return group.where != "z<=0" or bool(((z <= 0) & (c != 0)).any())
+
+
+def _group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor, c: Tensor) -> Tensor:
+    """One group's share of c at the input."""
+    bias = None if linear.bias is None else _mixed(linear.bias, group.bias)
+    one_sided = linear.nonnegative or group.positive == group.negative
+    with torch.enable_grad():
+        if one_sided:
+            parts = [x.detach().requires_grad_()]
+        else:
+            parts = [x.detach().clamp_min(0).requires_grad_(), x.detach().clamp_max(0).requires_grad_()]
+        mixes = (group.positive, group.negative)[: len(parts)]
+        biases = (bias, None)[: len(parts)]
+        outputs = [
+            linear.apply(part, _mixed(linear.weight, mix), bias)
+            for part, mix, bias in zip(parts, mixes, biases, strict=True)
+        ]
+    total = reduce(torch.add, [output.detach() for output in outputs])
+    on = {"all": z, "z>0": z.clamp_min(0), "z<=0": z.clamp_max(0)}[group.where]
+    if group.sign and rule.epsilon:
+        share = (c * on).div_(total.abs_().add_(rule.epsilon))
+    else:
+        share = (c * on).div_(stabilised(total, rule.epsilon))
+    factor = group.factor * group.sign if group.sign and rule.epsilon else group.factor
+    if factor != 1:
+        share = share.mul_(factor)
+    back = [torch.autograd.grad(output, part, share)[0] for output, part in zip(outputs, parts, strict=True)]
+    return back[0] if one_sided else torch.where(x > 0, back[0], back[1])
+
+
+def _by_weight(linear: LinearMap, rule: Rule, x: Tensor, relevance: Tensor) -> Tensor:
+    """Flat and w²: R_i from the weights alone; at padding only the inputs inside count."""
+    weight = torch.ones_like(linear.weight) if rule.kind == "flat" else linear.weight.square()
+    return _spread(linear, weight, x, relevance)
+
+
+def _flat(linear: LinearMap, x: Tensor, relevance: Tensor) -> Tensor:
+    """The flat rule on one channel a group: all channels of a position get the same."""
+    axis = x.ndim - 1 if linear.layout == "dense" else 1
+    weight, outputs = linear.weight, relevance.shape[axis]
+    groups = {"dense": 1, "convolution": x.shape[axis] // weight.shape[1], "transposed": outputs // weight.shape[1]}
+    count = groups[linear.layout or "dense"]
+    alike = x.shape[axis] // count
+    merged = relevance.unflatten(axis, (count, outputs // count)).sum(axis + 1) / alike
+    kernel = weight.new_ones((count, 1, *weight.shape[2:]))
+    one = x.unflatten(axis, (count, alike)).select(axis + 1, 0)
+    shares = _spread(linear, kernel, one, merged)
+    return shares.unsqueeze(axis + 1).expand_as(x.unflatten(axis, (count, alike))).flatten(axis, axis + 1)
+
+
+def _spread(linear: LinearMap, weight: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
+    """Σ_j weight_ij / Σ_i weight_ij · R_j; an output without any weight hands nothing on."""
+    with torch.enable_grad():
+        ones = torch.ones_like(x).requires_grad_()
+        total = linear.apply(ones, weight, None)
+    return torch.autograd.grad(total, ones, relevance / stabilised(total.detach(), 0.0))[0]
+
+
+def _box(linear: LinearMap, rule: Rule, x: Tensor, low: Tensor, high: Tensor, relevance: Tensor) -> Tensor:
+    """zB: a w − l w⁺ − h w⁻ = (a − l) w⁺ + (a − h) w⁻ over its sum, no bias."""
+    distances = [x.detach() - low.detach(), x.detach() - high.detach()]
+    weights = [clamped(linear.weight, 1), clamped(linear.weight, -1)]
+    axis = {"dense": x.ndim - 1, "convolution": 1}.get(linear.layout or "")
+    if axis is not None and x.shape[axis] == linear.weight.shape[1]:  # one group: both halves in a single pass
+        distances, weights = [torch.cat(distances, axis)], [torch.cat(weights, 1)]
+    with torch.enable_grad():
+        parts = [distance.requires_grad_() for distance in distances]
+        total = reduce(torch.add, [linear.apply(p, w, None) for p, w in zip(parts, weights, strict=True)])
+    gradients = torch.autograd.grad(total, parts, relevance / stabilised(total.detach(), rule.epsilon))
+    shares = [part.detach() * gradient for part, gradient in zip(parts, gradients, strict=True)]
+    halves = shares[0].chunk(2, axis) if axis is not None and len(shares) == 1 else shares
+    return halves[0] + halves[1]

@@ -1,0 +1,53 @@
+"""Which module of the model is running, in one thread."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Running:
+    """A stack of the modules that run now in the thread that made it.
+
+    The hooks are global, because a module may be made while the model runs, and so also see other threads' modules.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._names = {id(part): name for name, part in module.named_modules()}
+        self._stack: list[tuple[nn.Module, str]] = []
+        self._owner = threading.get_ident()
+
+    @property
+    def where(self) -> str:
+        """The dotted path of the module that is running; its type in brackets where it is not part of the model."""
+        return self._stack[-1][1] if self._stack else ""
+
+    @contextmanager
+    def watched(self, entering: Callable[[nn.Module], None], leaving: Callable[[Any], None]) -> Iterator[None]:
+        """Keep the stack while the context lasts; tell of each module that begins, and of what it gives out."""
+
+        def entered(part: nn.Module, _given: Any) -> None:
+            if threading.get_ident() == self._owner:
+                name = self._names.get(id(part))
+                if name is None:
+                    name = f"{self.where}.<{type(part).__name__}>".removeprefix(".")
+                self._stack.append((part, name))
+                entering(part)
+
+        def left(part: nn.Module, _given: Any, output: Any) -> None:
+            if threading.get_ident() != self._owner:
+                return
+            try:
+                leaving(output)
+            finally:
+                while any(running is part for running, _ in self._stack) and self._stack.pop()[0] is not part:
+                    pass
+
+        modules = torch.nn.modules.module
+        with ExitStack() as hooks:
+            hooks.callback(modules.register_module_forward_pre_hook(entered).remove)
+            hooks.callback(modules.register_module_forward_hook(left, always_call=True).remove)
+            yield
