@@ -97,10 +97,10 @@ def quality(name: str, contender: str, pool: ProcessPoolExecutor) -> dict[str, A
     """How far this contender's maps are from the reference."""
     images = list(LOOKED_AT)
     answers = list(pool.map(answer, [name] * len(images), [contender] * len(images), images))
-    list(pool.map(answer, [name] * len(images), ["reference"] * len(images), images))
+    references = list(pool.map(answer, [name] * len(images), ["reference"] * len(images), images))
     distances, correlations = [], []
-    for image in images:
-        ours, reference = (np.load(place(name, which, image).with_suffix(".npy")) for which in (contender, "reference"))
+    for pair in zip(answers, references, strict=True):
+        ours, reference = (np.load(one["map"]) for one in pair)
         distances.append(float(np.linalg.norm(ours - reference) / np.linalg.norm(reference)))
         correlations.append(float(scipy.stats.spearmanr(ours.ravel(), reference.ravel()).statistic))
     return {
@@ -124,7 +124,7 @@ def answer(name: str, contender: str, image: int) -> dict[str, Any]:
             np.save(file.with_suffix(".npy"), relevance.numpy())
         file.with_suffix(".part").write_text(json.dumps(result))
         file.with_suffix(".part").rename(file)
-    return cast(dict[str, Any], json.loads(file.read_text()))
+    return {**json.loads(file.read_text()), "map": file.with_suffix(".npy")}
 
 
 def compute(name: str, contender: str, image: int) -> tuple[Tensor, dict[str, Any]]:

@@ -12,6 +12,7 @@ from whybox.core.registry import method as method
 from whybox.core.registry import methods as methods
 
 _PLACES = {
+    "whybox.attribution.backprop.composites": ("Composite",),
     "whybox.core.model": ("Domain", "Model"),
     "whybox.core.method": ("Attribution", "Check", "Fitted", "Method", "Taxonomy"),
     "whybox.core.task": ("Task",),

@@ -18,6 +18,14 @@ def seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def gap_net(dimensions=2, head=nn.Linear):
     conv, pool = getattr(nn, f"Conv{dimensions}d"), getattr(nn, f"AdaptiveAvgPool{dimensions}d")
     return nn.Sequential(conv(2, 4, 3), nn.Tanh(), conv(4, 5, 2), pool(1), nn.Flatten(), head(5, 3))

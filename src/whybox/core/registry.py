@@ -26,6 +26,7 @@ METHODS = {
     "expected_gradients": "whybox.attribution.path:ExpectedGradients",
     "cam": "whybox.attribution.cam:CAM",
     "grad_cam": "whybox.attribution.cam:GradCAM",
+    "lrp": "whybox.attribution.backprop.lrp:LRP",
 }
 
 # Values that stand in the fields of methods.

@@ -484,6 +484,27 @@ def normalised(bias: bool) -> tuple:
     return run, {"r": Rescale(), "a": conv(2, 3, bias=bias), "out": nn.Linear(48, 3, bias=bias)}, steps
 
 
+@toy("channels rescaled one by one", conserves=False)
+def transform_input(bias: bool) -> tuple:
+    """As Inception's and GoogLeNet's `transform_input`."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        first = torch.unsqueeze(x[:, 0], 1) * 0.5 + 0.25
+        second = torch.unsqueeze(x[:, 1], 1) * -2.0 - 1.0
+        return n.out(n.a(torch.cat((first, second), 1)).relu().flatten(1))
+
+    def steps(d: Dense, n: Net, x: Value) -> Value:
+        def channel(index: int, factor: float, shift: float) -> Value:
+            y = d.select(lambda v: v[:, index : index + 1], x)
+            k, b = (torch.tensor(v, dtype=torch.float64) for v in (factor, shift))
+            return d.scale(d.scale(y, k, 0 * b, charged=False), torch.ones_like(k), b, charged=False)
+
+        both = d.select(lambda *v: torch.cat(v, 1), channel(0, 0.5, 0.25), channel(1, -2.0, -1.0))
+        return head(d, n, d.relu(d.linear(n.a, both)))
+
+    return run, {"a": conv(2, 3, bias=bias), "out": nn.Linear(48, 3, bias=bias)}, steps
+
+
 @toy("activation on the input", piecewise=False)
 def early_activation(bias: bool) -> tuple:
     def run(n: Net, x: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class Engine(Interception):
         with torch._C.DisableTorchFunction():
             x = leaf.clone()
             slot = leaf.new_zeros(()).expand_as(leaf).requires_grad_()
+            self.leaves.append(leaf)
             self.slots.append(slot)
             low, high = (None if bound is None else bound.detach().expand_as(leaf) for bound in (low, high))
             entry = Entry(slot.view_as(slot), low, high, first, pixels)
@@ -68,11 +69,19 @@ class Engine(Interception):
         self.operations.append(operation)
         return self.composite.rule(operation)
 
-    def linear(self, kind: str, linear: LinearMap, x: Tensor, run: Callable[[], Tensor], channel: int = 1) -> Tensor:
-        """A linear map with the rule that the composite has for it. `run` computes the model's own value."""
+    def linear(
+        self,
+        kind: str,
+        linear: LinearMap,
+        x: Tensor,
+        run: Callable[[], Tensor],
+        channel: int = 1,
+        rule: Rule | None = None,
+    ) -> Tensor:
+        """A linear map with the given rule, else the one that the composite has for it. `run` computes the value."""
         record = provenance(x)
         assert record is not None
-        rule = self.rule(kind, record)
+        rule = rule or self.rule(kind, record)
         if rule.at_zero:
             raw = output = self._first(linear, rule, x, record.entry, run)
         elif rule.plain:
@@ -83,7 +92,7 @@ class Engine(Interception):
         else:
             raw = output = RuleNode.apply(run, linear, rule, x)  # type: ignore[no-untyped-call]
         self._graph.add(raw.grad_fn)
-        produced = Produced(linear, x, x.grad_fn, None if raw is output else raw, channel)
+        produced = Produced(linear, x, x.grad_fn, None if raw is output else raw, channel, rule)
         made: Tensor = self.signal(output, Provenance(output.grad_fn, produced=produced))
         return made
 

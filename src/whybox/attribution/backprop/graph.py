@@ -1,10 +1,15 @@
 """What is known of the autograd graph while the model runs: which of its nodes the engine has answered for."""
 
-from torch import Tensor
-from torch.autograd.graph import Node
+from typing import Any
 
-_VIEWS = ("AsStrided", "View", "Alias", "Select", "Slice", "Squeeze", "Unsqueeze", "Permute", "Transpose", "T", "Expand",
-          "Unbind", "Split", "Diagonal", "Unfold", "UnsafeView", "ReshapeAlias", "SplitWithSizes", "Unflatten")  # fmt: skip
+from torch import Tensor
+
+Node = Any  # torch's nodes have no common type: those of scripted parts are no autograd.graph.Node
+
+_VIEWS = {
+    "AsStrided", "View", "Alias", "Select", "Slice", "Squeeze", "Unsqueeze", "Permute", "Transpose", "T", "Expand",
+    "Unbind", "Split", "Diagonal", "Unfold", "UnsafeView", "ReshapeAlias", "SplitWithSizes", "Unflatten",
+}  # fmt: skip
 
 
 class Graph:

@@ -49,7 +49,7 @@ def become(x: Tensor, value: Tensor) -> None:
         same.copy_(value)
         value = _like(same, value)
     old, new = provenance(x), provenance(value)
-    torch._C._swap_tensor_impl(x, value)  # type: ignore[attr-defined]
+    torch._C._swap_tensor_impl(x, value)
     for tensor, record in ((x, new), (value, old)):
         if record is None:
             forget(tensor)
@@ -72,7 +72,7 @@ def renew(base: Tensor, views: list[Tensor]) -> None:
     start = fresh.storage_offset() - base.storage_offset()
     again = [fresh.as_strided(v.size(), v.stride(), v.storage_offset() + start) for v in views]
     for tensor, value in zip((base, *views), (fresh, *again), strict=True):
-        torch._C._swap_tensor_impl(tensor, value)  # type: ignore[attr-defined]
+        torch._C._swap_tensor_impl(tensor, value)
 
 
 def written(base: Tensor, part: Tensor, put: Callable[[Tensor, Any], Any], value: Any) -> Entry | None:

@@ -1,8 +1,10 @@
 """Interception: every torch call on what depends on the explained input is seen, answered or refused."""
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Literal, Self
+from types import FrameType
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,10 @@ from whybox.attribution.backprop.inplace import Memory, become, renew, through, 
 from whybox.attribution.backprop.provenance import Provenance, forget, mapped, provenance, remember, tensors
 from whybox.attribution.backprop.running import Running
 from whybox.attribution.backprop.table import KINDS, TRUSTED, out_of_place, strip_inplace
+from whybox.core.errors import ModelError
+
+_Getter = type(Tensor.shape.__get__)  # type: ignore[attr-defined]
+_Self = TypeVar("_Self", bound="Interception")
 
 
 class Interception(TorchFunctionMode):
@@ -26,7 +32,12 @@ class Interception(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, unknown: Literal["refuse", "gradient"] = "refuse") -> None:
         super().__init__()
+        for name, part in module.named_modules():
+            if type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None:
+                raise refusal.compiled(name)
+        self._dynamo = sys.modules.get("torch._dynamo")
         self.unknown = unknown
+        self.leaves: list[Tensor] = []
         self.blocked: list[str] = []
         self.as_gradient: list[tuple[str, str]] = []
         self._buffers = tuple(module.buffers())
@@ -37,17 +48,19 @@ class Interception(TorchFunctionMode):
         self._contexts = ExitStack()
         self._entered = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _Self) -> _Self:
         if not self._entered:
+            if self._dynamo is not None:  # a compiled function would compile the engine as well
+                self._answer = self._dynamo.disable(self._answer)  # type: ignore[method-assign]
             self._contexts.enter_context(torch.enable_grad())
-            self._contexts.enter_context(self._running.watched(self._check_compiled, self._check_output))
+            self._contexts.enter_context(self._running.watched(self._check_output))
             self._contexts.callback(self._clean)
         self._entered += 1
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._entered -= 1
         if not self._entered:
             self._contexts.close()
@@ -59,6 +72,7 @@ class Interception(TorchFunctionMode):
         for buffer in self._buffers:
             if buffer.grad_fn is not None:
                 buffer.detach_()
+        self.__dict__.pop("_answer", None)
         self._marked.clear()
         self._memory.clear()
         self._graph.clear()
@@ -75,7 +89,11 @@ class Interception(TorchFunctionMode):
             return score
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        return self._answer(function, args, kwargs or {})
+
+    def _answer(self, function: Any, args: Any, kwargs: Any) -> Any:
+        if type(function) is _Getter and function not in KINDS:
+            return function(*args, **kwargs)
         if not self._any_signal(args) and not (kwargs and self._any_signal(kwargs.values())):
             return None if function is torch._C._set_grad_enabled else function(*args, **kwargs)
         if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
@@ -116,7 +134,13 @@ class Interception(TorchFunctionMode):
         node = x.grad_fn
         if node is None:
             return self._wrapped_signal(x)
-        return node in self._graph or self._unseen_signal(x)
+        record = provenance(x)
+        if record is not None and record.node is node:
+            return True
+        if node in self._graph:  # a view whose history autograd has made anew
+            remember(x, Provenance(node))
+            return True
+        return self._unseen_signal(x)
 
     def _unseen_signal(self, x: Tensor) -> bool:
         """The same for a tensor whose node nobody has answered for."""
@@ -128,7 +152,7 @@ class Interception(TorchFunctionMode):
             elif self.unknown == "gradient":
                 self.as_gradient.append((node.name(), self.where))
             elif node.name() not in TRUSTED:
-                become(x, self._refuse(refusal.unseen(node, self.where), x, (x,)))
+                become(x, self._refuse(refusal.unseen(node, self.where), x))
                 return True
             self._graph.add(node)
             if node is start:
@@ -138,7 +162,7 @@ class Interception(TorchFunctionMode):
 
     def _wrapped_signal(self, x: Tensor) -> bool:
         """Inside a transform of torch.func the tensors that depend on the input are wrapped."""
-        if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+        if torch._C._are_functorch_transforms_active():
             while torch._C._functorch.is_functorch_wrapped_tensor(x):
                 x = torch._C._functorch.get_unwrapped(x)
             if x.grad_fn is not None and x.grad_fn in self._graph:
@@ -151,12 +175,10 @@ class Interception(TorchFunctionMode):
         """Refuse modes under which the model's own values cannot be followed."""
         if torch.is_inference_mode_enabled():
             raise refusal.circumstance("inference_mode", self.where, "use torch.no_grad in the model instead")
-        if torch._C._is_any_autocast_enabled():  # type: ignore[attr-defined]
+        if self._dynamo and _inside_compiled():
+            raise refusal.compiled(self.where)
+        if torch._C._is_any_autocast_enabled():
             raise refusal.circumstance("autocast", self.where, "run the model in one dtype")
-
-    def _check_compiled(self, part: nn.Module) -> None:
-        if type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None:
-            raise refusal.circumstance("a compiled part", self.where, "explain the model before torch.compile")
 
     def _check_output(self, output: Any) -> None:
         with torch._C.DisableTorchFunction():
@@ -164,7 +186,7 @@ class Interception(TorchFunctionMode):
                 self.is_signal(x)
 
     def _without_rule(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that the table does not have: a question, if it gives no numbers, else refused or by gradient."""
+        """An operation that is not in the table: a question, if it gives no numbers, else refused or by gradient."""
         if function in refusal.NEVER:
             raise refusal.circumstance("a gradient that the model takes", self.where, "the rules would change it")
         output = function(*args, **kwargs)
@@ -178,11 +200,12 @@ class Interception(TorchFunctionMode):
                     self.signal(x, Provenance(x.grad_fn))
             return output
         message = refusal.unknown(function, self.where)
-        signals = [x for x in tensors((args, kwargs)) if provenance(x) is not None]
-        return mapped(output, lambda x: self._refuse(message, x, signals) if any(x is y for y in made) else x)
+        if any(x.is_complex() for x in made):
+            raise ModelError(message)
+        return mapped(output, lambda x: self._refuse(message, x) if any(x is y for y in made) else x)
 
-    def _refuse(self, message: str, x: Tensor, signals: Any) -> Tensor:
-        output = refusal.Refused.apply(message, x, *signals)  # type: ignore[no-untyped-call]
+    def _refuse(self, message: str, x: Tensor) -> Tensor:
+        output = refusal.Refused.apply(message, x.detach(), *self.leaves)  # type: ignore[no-untyped-call]
         return self.signal(output, Provenance(output.grad_fn))
 
     def signal(self, x: Tensor, record: Provenance) -> Tensor:
@@ -198,8 +221,8 @@ class Interception(TorchFunctionMode):
         """Run the operation with torch's own backward; what does not depend on the input counts as a constant."""
         output = function(*mapped(args, _constant), **mapped(kwargs, _constant))
         for x in tensors(output):
-            node = x.grad_fn
-            if node is not None and node not in self._graph:  # else it is one of the arguments
+            node, known = x.grad_fn, provenance(x)
+            if node is not None and (known is None or known.node is not node):  # else it is one of the arguments
                 self.signal(x, Provenance(node, **facts))
         return output
 
@@ -238,3 +261,13 @@ class Interception(TorchFunctionMode):
 
 def _constant(x: Tensor) -> Tensor:
     return x.detach() if x.requires_grad and provenance(x) is None else x
+
+
+def _inside_compiled() -> bool:
+    """Whether something that torch.compile has made is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "compile_wrapper":
+            return True
+        frame = frame.f_back
+    return False

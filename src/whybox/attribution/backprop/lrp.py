@@ -20,7 +20,7 @@ def pixels(x: Tensor, domain: Domain) -> bool:
 
 @dataclass(frozen=True)
 class LRP(Method):
-    """Relevance R_i = Σ_j (share of input i in output j) · R_j, from the score down, operation by operation: LRP.
+    """Relevance R_i = Σ_j (share of input i in output j) · R_j: the score, shared out operation by operation.
 
     What an input's share is says the composite's rule for the operation; sums, products, pooling, normalisation and
     shape operations have rules of their own, so residual, concatenated, gated and reused parts are right without any

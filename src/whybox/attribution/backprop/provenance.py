@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
-from whybox.attribution.backprop.rules import LinearMap
+from whybox.attribution.backprop.graph import Node
+from whybox.attribution.backprop.rules import LinearMap, Rule
 
 _NAME = "_whybox_provenance"
 
@@ -27,7 +27,7 @@ class Provenance:
         private: its memory has been made for writing into it; no rule counts on what it holds.
     """
 
-    node: Node | None
+    node: Node
     gate: bool = False
     nonnegative: bool = False
     entry: "Entry | None" = None
@@ -77,13 +77,15 @@ class Produced:
         node: the autograd node of the input when the map ran; since then the model may have worked on it in place.
         raw: its plain output, where this is not the tensor itself.
         channel: the axis of its output channels.
+        rule: the rule that it was given.
     """
 
     linear: LinearMap
     x: Tensor
-    node: Node | None
+    node: Node
     raw: Tensor | None
     channel: int
+    rule: Rule
 
     @property
     def current(self) -> bool:

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 from torch.overrides import resolve_name
 
 from whybox.core.errors import ModelError
@@ -14,12 +13,15 @@ NEVER = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 
 
 class Refused(torch.autograd.Function):
-    """Forward: nothing. Backward: an error, unless no relevance arrives."""
+    """Forward: nothing. Backward: an error, unless no relevance arrives.
+
+    It hangs on the explained leaves themselves, so that the backward pass never enters what is refused.
+    """
 
     @staticmethod
-    def forward(ctx: Any, message: str, value: Tensor, *_signals: Tensor) -> Tensor:
-        ctx.message, ctx.inputs = message, 2 + len(_signals)
-        return value.detach()
+    def forward(ctx: Any, message: str, value: Tensor, *leaves: Tensor) -> Tensor:
+        ctx.message, ctx.inputs = message, 2 + len(leaves)
+        return value.clone() if value.is_inference() else value.detach()
 
     @staticmethod
     def backward(ctx: Any, *c: Any) -> Any:
@@ -30,18 +32,19 @@ class Refused(torch.autograd.Function):
 
 def name(function: Any) -> str:
     """What to call a torch function."""
-    return resolve_name(function) or getattr(function, "__qualname__", str(function))
+    return str(resolve_name(function) or getattr(function, "__qualname__", function))
 
 
 def unknown(function: Any, where: str) -> str:
     """What to say of an operation that the table does not have."""
     return (
         f"no rule is known for the operation {name(function)} {_in(where)}. Register one with "
-        f"`@whybox.attribution.backprop.handles({name(function)})`, or take its gradient by choice with unknown='gradient'"
+        f"`@whybox.attribution.backprop.handles({name(function)})`, or take its gradient by choice with "
+        "unknown='gradient'"
     )
 
 
-def unseen(node: Node, where: str) -> str:
+def unseen(node: Any, where: str) -> str:
     """What to say of an autograd node that no torch function call has announced."""
     called = node.name()
     what, hint = f"the operation {called}", "a scripted or traced part: use its eager version"
@@ -65,5 +68,10 @@ def circumstance(what: str, where: str, hint: str) -> ModelError:
     return ModelError(f"{what} {_in(where)} cannot be explained by rules: {hint}")
 
 
+def compiled(where: str) -> ModelError:
+    """The error about what torch.compile has made."""
+    return circumstance("a compiled part", where, "explain the model as it was before torch.compile")
+
+
 def _in(where: str) -> str:
-    return f"in module {where!r}" if where else "outside any module"
+    return f"in module {where!r}" if where else "in the model's own forward"

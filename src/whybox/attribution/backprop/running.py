@@ -26,8 +26,8 @@ class Running:
         return self._stack[-1][1] if self._stack else ""
 
     @contextmanager
-    def watched(self, entering: Callable[[nn.Module], None], leaving: Callable[[Any], None]) -> Iterator[None]:
-        """Keep the stack while the context lasts; tell of each module that begins, and of what it gives out."""
+    def watched(self, leaving: Callable[[Any], None]) -> Iterator[None]:
+        """Keep the stack while the context lasts; tell of what each module gives out."""
 
         def entered(part: nn.Module, _given: Any) -> None:
             if threading.get_ident() == self._owner:
@@ -35,7 +35,6 @@ class Running:
                 if name is None:
                     name = f"{self.where}.<{type(part).__name__}>".removeprefix(".")
                 self._stack.append((part, name))
-                entering(part)
 
         def left(part: nn.Module, _given: Any, output: Any) -> None:
             if threading.get_ident() != self._owner:

@@ -51,6 +51,11 @@ def named(name: str) -> list[Any]:
     return [function for function in found if not inspect.isclass(function)]
 
 
+def getter(attribute: str, way: str = "__get__") -> Any:
+    """The function that torch calls when a tensor's attribute is read (or, by `way="__set__"`, assigned)."""
+    return getattr(getattr(Tensor, attribute), way)
+
+
 def out_of_place(function: Any) -> Any | None:
     """The out-of-place operation of a function that works in place, or None if it does not."""
     known = _inplace.get(function)
@@ -82,7 +87,7 @@ def _derive(function: Any, name: str) -> None:
     for space in _SPACES:
         twin = getattr(space, f"{name}_", None)
         if twin is not None and not name.startswith("_"):
-            _inplace[twin] = function if twin not in _inplace else _inplace[twin]
+            _inplace.setdefault(twin, function)
     if name in _AUGMENTED:
         _inplace[getattr(Tensor, _AUGMENTED[name])] = getattr(torch, name)
     if inspect.isfunction(function) and function.__module__ == F.__name__:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.provenance import Produced, provenance
+from whybox.attribution.backprop.refusal import circumstance
 from whybox.attribution.backprop.rules import LinearMap
 from whybox.core.errors import ModelError
 
@@ -120,4 +121,4 @@ def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, ru
     bias = shift if linear.bias is None else linear.bias * scale + shift
     folded = replace(linear, weight=weight, bias=bias)
     kind = "dense" if linear.layout == "dense" else "convolution"
-    return engine.linear(kind, folded, produced.x, run, produced.channel)
+    return engine.linear(kind, folded, produced.x, run, produced.channel, produced.rule)

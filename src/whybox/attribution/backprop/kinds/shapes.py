@@ -8,6 +8,7 @@ from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.provenance import entry_of, facts, mapped, provenance, remember, tensors
+from whybox.attribution.backprop.table import getter
 
 T = Tensor
 
@@ -51,12 +52,12 @@ def _zero(x: Tensor) -> Tensor:
 
 
 @handles(
-    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", T.T.__get__, T.mT.__get__, T.real.__get__,
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", getter("T"), getter("mT"), getter("real"),
     "contiguous", "clone", "squeeze", "unsqueeze", "expand", "expand_as", "view_as", "reshape_as", "chunk", "split",
     "split_with_sizes", "tensor_split", "hsplit", "vsplit", "dsplit", "unbind", "select", "narrow", "__getitem__",
     "index_select", "gather", "take_along_dim", "masked_select", "flip", "fliplr", "flipud", "rot90", "roll", "movedim",
-    "moveaxis", "swapaxes", "swapdims", "repeat", "repeat_interleave", "cat", "concat", "concatenate", "stack", "hstack",
-    "vstack", "dstack", "column_stack", "tile", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+    "moveaxis", "swapaxes", "swapdims", "repeat", "repeat_interleave", "cat", "concat", "concatenate", "stack",
+    "hstack", "vstack", "dstack", "column_stack", "tile", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     "native_channel_shuffle", "to", "float", "double", "type_as", "cpu", "cuda", "unfold", "tril", "triu", "diagonal",
     "diag", "broadcast_to", "atleast_1d", "atleast_2d", "atleast_3d", "adjoint", "ravel", "as_strided", "alias_copy",
     "broadcast_tensors", "meshgrid", "block_diag",
@@ -86,8 +87,8 @@ def selection(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
 
 
 _QUESTIONS = (
-    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
-    "new_empty", "new_full", "new_tensor", "bernoulli", "multinomial", "requires_grad_", "retain_grad",
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like", "new_zeros",
+    "new_ones", "new_empty", "new_full", "new_tensor", "bernoulli", "multinomial", "requires_grad_", "retain_grad",
 )  # fmt: skip
 
 

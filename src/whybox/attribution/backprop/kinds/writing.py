@@ -8,6 +8,7 @@ from torch import Tensor
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.provenance import forget, provenance
 from whybox.attribution.backprop.refusal import circumstance
+from whybox.attribution.backprop.table import getter
 
 T = Tensor
 _PLACE = {T.__setitem__: 2, T.copy_: 1, T.fill_: 1, T.masked_fill_: 2, T.index_copy_: 3, T.index_fill_: 3,
@@ -40,14 +41,14 @@ def zeroed(engine: Engine, _function: Any, args: Any, _kwargs: Any) -> Any:
 
 
 @handles(T.t_, T.transpose_, T.squeeze_, T.unsqueeze_, T.swapaxes_, T.swapdims_, T.resize_, T.set_, T.as_strided_,
-         T.data.__set__)  # fmt: skip
+         getter("data", "__set__"))  # fmt: skip
 def reshaped(engine: Engine, function: Any, _args: Any, _kwargs: Any) -> Any:
     """A change of shape in place, which would have to be undone for the backward pass."""
     name = getattr(function, "__name__", "").replace("__set__", "data = …")
     raise circumstance(f"{name}, a change of shape or memory in place,", engine.where, "make a new tensor instead")
 
 
-@handles("detach", T.data.__get__)
+@handles("detach", getter("data"))
 def cut(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """What is detached counts as a constant; where this happens is noted."""
     engine.blocked.append(engine.where)

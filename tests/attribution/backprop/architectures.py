@@ -1,0 +1,192 @@
+"""Whole architectures: made small where they can be, with the statistics of their batch norms set."""
+
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from engine_runs import input_times_gradient, scores, under_engine
+from torch import Tensor, nn
+
+from whybox.attribution.backprop.interception import Interception
+from whybox.models.torchvision_models import import_torchvision
+
+LINEAR = "LRP-0 = input × gradient"
+CURVED = "finite"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A net, the shape of its input, and whether it is piecewise linear."""
+
+    name: str
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    linear: bool = True
+
+
+class UNet(nn.Module):
+    """Two levels down, two up by a transposed convolution and by interpolation, with skips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([self.block(1, 4), self.block(4, 8), self.block(8, 16)])
+        self.up = nn.ConvTranspose2d(16, 8, 2, stride=2)
+        self.middle, self.last = self.block(16, 8), self.block(12, 4)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    @staticmethod
+    def block(inside: int, outside: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True),
+            nn.Conv2d(outside, outside, 3, padding=1), nn.ReLU(inplace=True),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.down[0](x)
+        second = self.down[1](F.max_pool2d(first, 2))
+        x = self.down[2](F.max_pool2d(second, 2))
+        x = self.middle(torch.cat([self.up(x), second], 1))
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.head(self.last(torch.cat([x, first], 1))).mean((2, 3))
+
+
+def conv1d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 5, dilation=2), nn.BatchNorm1d(8), nn.ReLU(), nn.AvgPool1d(2), nn.Conv1d(8, 8, 3, groups=4),
+        nn.LeakyReLU(0.1), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(32, 3),
+    )  # fmt: skip
+
+
+def conv3d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3, stride=2), nn.BatchNorm3d(4), nn.ReLU(inplace=True), nn.MaxPool3d(2), nn.Conv3d(4, 4, 1),
+        nn.ReLU(), nn.AdaptiveMaxPool3d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+def torchvision(name: str) -> Callable[[], nn.Module]:
+    more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return lambda: getattr(import_torchvision().models, name)(weights=None, num_classes=10, **more)
+
+
+def timm(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import_torchvision()
+        import timm
+
+        return timm.create_model(name, num_classes=10)
+
+    return make
+
+
+def cifar(blocks: int) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        path = Path(__file__).parents[2] / "models/resnet20_cifar10.py"
+        spec = importlib.util.spec_from_file_location("resnet20_cifar10", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault("resnet20_cifar10", module)
+        spec.loader.exec_module(module)
+        return module.ResNet(blocks)
+
+    return make
+
+
+ARCHITECTURES = (
+    Architecture("VGG16", torchvision("vgg16"), (3, 32, 32)),
+    Architecture("ResNet-18", torchvision("resnet18"), (3, 32, 32)),
+    Architecture("ResNet-50", torchvision("resnet50"), (3, 32, 32)),
+    Architecture("DenseNet-121", torchvision("densenet121"), (3, 32, 32)),
+    Architecture("GoogLeNet", torchvision("googlenet"), (3, 32, 32)),
+    Architecture("Inception-v3", torchvision("inception_v3"), (3, 75, 75)),
+    Architecture("SqueezeNet 1.1", torchvision("squeezenet1_1"), (3, 32, 32)),
+    Architecture("MobileNet-v3", torchvision("mobilenet_v3_small"), (3, 32, 32), linear=False),
+    Architecture("EfficientNet-b0", torchvision("efficientnet_b0"), (3, 32, 32), linear=False),
+    Architecture("ConvNeXt-tiny", torchvision("convnext_tiny"), (3, 32, 32), linear=False),
+    Architecture("ShuffleNet-v2", torchvision("shufflenet_v2_x0_5"), (3, 32, 32)),
+    Architecture("CIFAR ResNet-20", cifar(3), (3, 32, 32)),
+    Architecture("CIFAR ResNet-56", cifar(9), (3, 16, 16)),
+    Architecture("timm regnetx_002", timm("regnetx_002"), (3, 32, 32)),
+    Architecture("timm mobilenetv2_050", timm("mobilenetv2_050"), (3, 32, 32), linear=False),
+    Architecture("timm resnest14d", timm("resnest14d"), (3, 32, 32), linear=False),
+    Architecture("timm nf_regnet_b0", timm("nf_regnet_b0"), (3, 32, 32), linear=False),
+    Architecture("timm convnextv2_atto", timm("convnextv2_atto"), (3, 32, 32), linear=False),
+    Architecture("U-Net", UNet, (1, 16, 16)),
+    Architecture("Conv1d net", conv1d, (2, 40)),
+    Architecture("Conv3d net", conv3d, (1, 12, 12, 12)),
+)
+
+
+def prepared(architecture: Architecture) -> tuple[nn.Module, Tensor]:
+    """The net with batch norms that have seen data (else nothing arrives at the end), and two inputs."""
+    torch.manual_seed(0)
+    net = architecture.make().eval()
+    for part in net.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.momentum = None
+            part.train()
+    with torch.no_grad():
+        net(torch.randn(4, *architecture.shape))
+    return net.eval(), torch.randn(2, *architecture.shape)
+
+
+def examine(architecture: Architecture) -> dict[str, Any]:
+    """One row of the table: what has been found of this architecture."""
+    net, x = prepared(architecture)
+    with torch.no_grad():
+        plain = scores(net(x.clone()))
+    output, relevance, engine = under_engine(net, x)
+    row: dict[str, Any] = {
+        "name": architecture.name,
+        "operations": operations(engine),
+        "identical": torch.equal(output, plain),
+        "finite": bool(torch.isfinite(relevance).all()),
+        "expected": LINEAR if architecture.linear else CURVED,
+    }
+    if architecture.linear:
+        expected = input_times_gradient(net, x)[1]
+        row["error"] = ((relevance - expected).abs().max() / expected.abs().max()).item()
+    output, relevance, _ = under_engine(net, x, "epsilon_plus_flat", 1e-6)
+    row["identical"] &= torch.equal(output, plain)
+    row["finite"] &= bool(torch.isfinite(relevance).all())
+    return row
+
+
+def operations(engine: Interception) -> str:
+    """How many of each kind of linear map the net has."""
+    counts = Counter(operation.kind for operation in engine.operations)  # type: ignore[attr-defined]
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+    lines = [
+        "# Architectures under the backprop engine",
+        "",
+        "Made by `python docs/architectures.py`; `tests/attribution/backprop/test_architectures.py` asserts every row.",
+        "Each net runs whole, with random weights and batch norms that have seen data, in float32: its output under the",
+        "engine must equal its plain output bit for bit, and where the net is piecewise linear, LRP-0 (which charges",
+        "biases) must equal input × gradient. Elsewhere (gates, curved activations, normalisation) the rules differ from",
+        "the gradient on purpose. No net has an operation without a rule, and no tensor was taken for non-negative that",
+        "is not.",
+        "",
+        "| Architecture | Linear maps by kind | Forward bit-identical | LRP-0 − input × gradient (relative) |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        error = (
+            "by rules of its own"
+            if "error" not in row
+            else "0 (bitwise)"
+            if row["error"] == 0
+            else f"{row['error']:.0e}"
+        )
+        lines.append(f"| {row['name']} | {row['operations']} | {'yes' if row['identical'] else 'NO'} | {error} |")
+    return "\n".join(lines) + "\n"

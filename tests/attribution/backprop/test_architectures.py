@@ -1,0 +1,14 @@
+"""Real architectures, whole, under the engine."""
+
+from types import ModuleType
+
+import pytest
+from architectures import ARCHITECTURES, Architecture, examine
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+def test_architecture(architecture: Architecture, timm: ModuleType) -> None:
+    row = examine(architecture)
+    assert row["identical"]
+    assert row["finite"]
+    assert row.get("error", 0.0) < 1e-5
