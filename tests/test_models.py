@@ -250,7 +250,7 @@ def test_factories_that_fail_say_why(tmp_path, body, error, text):
 def test_factory_file_is_absent_or_unnamed(tmp_path):
     with pytest.raises(ModelError, match="there is no file"):
         models.load(f"{tmp_path / 'net.py'}:make")
-    with pytest.raises(ModelError, match="FACTORY"):
+    with pytest.raises(InputError, match="FACTORY"):
         models.load(str(RESNETS))
     with pytest.raises(ModelError, match="leave weights out"):
         models.load(f"{RESNETS}:resnet20", weights="random")

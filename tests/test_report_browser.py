@@ -167,7 +167,7 @@ def test_a_point_is_read_from_all_maps(one: Report) -> None:
     box = stages.first.bounding_box()
     stages.first.hover(position={"x": box["width"] * 10.5 / 24, "y": box["height"] * 5.5 / 24})
     for i, explanation in enumerate(one.findings[0].explanations):
-        values = plot.positions(explanation.relevance)[0]  # type: ignore[arg-type]
+        values = explanation.by_position()[0]  # type: ignore[union-attr]
         limit = plot.scale_of(values).limit
         text = page.locator("#picture-1 .map .readout").nth(i).inner_text().replace("−", "-")
         assert text.startswith("x 10, y 5: R ")

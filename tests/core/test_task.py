@@ -441,6 +441,18 @@ def test_a_measured_domain_is_that_of_the_originals_also_for_variants():
     assert all(domains == (Domain((0.0,), (1.0,), "measured on the batch"),) for domains in seen)
 
 
+def test_inside_of_a_wrapper_every_variant_has_noise_of_its_own():
+    keys = []
+
+    class Seen(SmoothGrad):
+        def attribute(self, task):
+            keys.extend(task.keys)
+            return task.inputs
+
+    SmoothGrad(of=SmoothGrad(of=Seen(), samples=3), samples=4)(Model(nn.Identity(), chunk=5), torch.randn(2, 3), 0)
+    assert len(keys) == 2 * 4 * 3 == len(set(keys))
+
+
 def test_memory_of_sizes_is_kept_by_the_model():
     model = Model(nn.Linear(3, 2))
     x = torch.randn(5, 3)
