@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.nodes import Backward, Surrogate
+from whybox.attribution.backprop.nodes import Backward
 from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
 from whybox.attribution.backprop.table import named
 
@@ -69,7 +69,7 @@ def activation(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         output = engine.passed(lambda: run(x), x, run if function in _MONOTONE else None)
         entry = entry_of(output)
     else:
-        output = Surrogate.apply(lambda: run(x), _secant(run), x)  # type: ignore[no-untyped-call]
+        output = engine.surrogate(lambda: run(x), _secant(run), x)
     record = Provenance(output.grad_fn, function in _GATES, _nonnegative(function, x, exponent, rest, given), entry)
     return engine.signal(output, record)
 
