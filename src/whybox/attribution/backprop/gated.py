@@ -39,7 +39,8 @@ class DeconvNet(Method):
     every ReLU is non-negative. Of the forward pass it knows the switches only: without max pooling, the map of a plain
     ReLU net is the same for every input.
     Cost: one forward and one backward pass.
-    Limits: as GuidedBackprop, and less sharp. Defined for one neuron's activation, of which it starts from 1.
+    Limits: those of GuidedBackprop. Made for a neuron inside the net (Neuron as the target): from a class score behind
+    global average pooling the signal may die out, on SqueezeNet for some photographs altogether.
     Source: Zeiler & Fergus 2014, arXiv 1311.2901; as a reversed network Mahendran & Vedaldi 2016,
     doi 10.1007/978-3-319-46466-4_8.
     """
