@@ -11,11 +11,12 @@ from whybox.core.tree import Inputs, as_tuple, each
 
 @dataclass(frozen=True)
 class GuidedBackprop(Method):
-    """Relevance R = the gradient with each ReLU's backward pass c ↦ ReLU(c) ⊙ 1[x > 0]: negative signals stop too.
+    """Relevance R = gradient with c ↦ ReLU(c) ⊙ 1[x > 0] at ReLUs: the gradient, of which ReLUs stop negative signals.
 
-    c is what arrives at the ReLU's output, x its input. ReLU6, clamp(min=0) and the like count as ReLUs; everything
-    else keeps its own gradient, max pooling (the switches) included. Signed, in the shape of the input; the signal
-    behind every ReLU is non-negative. Without local response normalisation it is DeSaLiNet.
+    c is what arrives at a ReLU's output on the way back, x its input. ReLU6, clamp(min=0) and the like count as ReLUs,
+    closed above where they are flat; everything else keeps its own gradient, max pooling (the switches) and
+    normalisation included. Signed, in the shape of the input; below a ReLU the signal is non-negative. On a net without
+    local response normalisation it is DeSaLiNet.
     Cost: one forward and one backward pass.
     Limits: draws edges rather than evidence: close to the same for every class and for weights drawn at random (Nie,
     Zhang & Patel 2018; Adebayo et al. 2018). Other activations (GELU, LeakyReLU) keep their gradient; a net without
@@ -31,13 +32,13 @@ class GuidedBackprop(Method):
 
 @dataclass(frozen=True)
 class DeconvNet(Method):
-    """Relevance R = the gradient with each ReLU's backward pass c ↦ ReLU(c), whether the ReLU was open or not.
+    """Relevance R = gradient with c ↦ ReLU(c) at ReLUs: the gradient, rectified on its way instead of masked.
 
-    c is what arrives at the ReLU's output. ReLU6, clamp(min=0) and the like count as ReLUs. Local response
-    normalisation is passed back unchanged; everything else keeps its own gradient: convolutions are transposed, max
-    pooling puts the signal where the maximum was (the switches). Signed, in the shape of the input; the signal behind
-    every ReLU is non-negative. Of the forward pass it knows the switches only: without max pooling, the map of a plain
-    ReLU net is the same for every input.
+    c is what arrives at a ReLU's output on the way back, whether it was open or not; ReLU6, clamp(min=0) and the like
+    count as ReLUs. Local response normalisation hands c on unchanged; everything else keeps its own gradient:
+    convolutions are transposed, max pooling puts the signal where the maximum was (the switches). Signed, in the shape
+    of the input; below a ReLU the signal is non-negative. Of the forward pass it knows the switches only: without max
+    pooling, the map of a plain ReLU net is the same for every input.
     Cost: one forward and one backward pass.
     Limits: those of GuidedBackprop. Made for a neuron inside the net (Neuron as the target): from a class score behind
     global average pooling the signal may die out, on SqueezeNet for some photographs altogether.
@@ -53,10 +54,10 @@ class DeconvNet(Method):
 
 @dataclass(frozen=True)
 class SaliNet(Method):
-    """Relevance R = the gradient, with each ReLU's backward pass c ↦ c ⊙ 1[x > 0]: its own.
+    """Relevance R = gradient with c ↦ c ⊙ 1[x > 0] at ReLUs: the gradient itself, as one of the reversed networks.
 
-    The reversed network that equals Gradient, the saliency of Simonyan et al., on every model; here to be compared
-    with DeconvNet and DeSaLiNet. Signed, in the shape of the input.
+    c is what arrives at a ReLU's output on the way back, x its input. Equals Gradient, the saliency of Simonyan et al.,
+    wherever it is not refused; here to be compared with DeconvNet and DeSaLiNet. Signed, in the shape of the input.
     Cost: one forward and one backward pass.
     Limits: those of Gradient; like the other reversed networks, refuses nets without ReLUs and scripted or compiled
     parts, where Gradient does not.
@@ -71,10 +72,11 @@ class SaliNet(Method):
 
 @dataclass(frozen=True)
 class DeSaLiNet(Method):
-    """Relevance R = the gradient with each ReLU's backward pass c ↦ ReLU(c) ⊙ 1[x > 0]: DeconvNet's and SaliNet's.
+    """Relevance R = gradient with c ↦ ReLU(c) ⊙ 1[x > 0] at ReLUs: the gradient, rectified on its way and masked.
 
-    As GuidedBackprop, but that local response normalisation is passed back unchanged, as DeconvNet does; on a net
-    without it the two are one. Signed, in the shape of the input; the signal behind every ReLU is non-negative.
+    c is what arrives at a ReLU's output on the way back, x its input: DeconvNet's rule and the gradient's at once.
+    Local response normalisation hands c on unchanged, as in DeconvNet; on a net without it this is GuidedBackprop.
+    Signed, in the shape of the input; below a ReLU the signal is non-negative.
     Cost: one forward and one backward pass.
     Limits: those of GuidedBackprop. A normalisation that the model spells out keeps its gradient.
     Source: Mahendran & Vedaldi 2016, doi 10.1007/978-3-319-46466-4_8.
