@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.nodes import Backward
 from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
 from whybox.attribution.backprop.table import named
 
@@ -35,12 +34,8 @@ _CLAMPS = _all(("clamp", "clip", "clamp_min", "hardtanh"))
 
 @handles("relu")
 def relu(engine: Engine, _function: Any, args: Any, kwargs: Any) -> Any:
-    """ReLU's own backward is the pass rule; composites for gradient-like methods put another in its place."""
+    """ReLU's own backward is the pass rule."""
     x = args[0] if args else kwargs["input"]
-    rule = engine.composite.relu
-    if rule is not None:
-        output = Backward.apply(lambda: torch.relu(x), rule, x)  # type: ignore[no-untyped-call]
-        return engine.signal(output, Provenance(output.grad_fn, nonnegative=True))
     if entry_of(x) is None:
         return engine.native(torch.relu, (x,), {}, nonnegative=True)
     output = engine.passed(lambda: torch.relu(x), x, torch.relu)
