@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.nodes import Backward, Surrogate
+from whybox.attribution.backprop.nodes import Backward, Overwriting, Surrogate
 from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
 from whybox.attribution.backprop.table import named
 
@@ -40,6 +40,9 @@ def relu(engine: Engine, _function: Any, args: Any, kwargs: Any) -> Any:
     rule = engine.composite.relu
     if rule is not None:
         output = Backward.apply(lambda: torch.relu(x), rule, x)  # type: ignore[no-untyped-call]
+        return engine.signal(output, Provenance(output.grad_fn, nonnegative=True))
+    if x is engine.overwritable and entry_of(x) is None:
+        output = Overwriting.apply(x)  # type: ignore[no-untyped-call]
         return engine.signal(output, Provenance(output.grad_fn, nonnegative=True))
     if entry_of(x) is None:
         return engine.native(torch.relu, (x,), {}, nonnegative=True)
