@@ -45,7 +45,7 @@ class Interception(TorchFunctionMode):
         self._graph = Graph()
         self._memory = Memory()
         self._marked: list[Tensor] = []
-        self.made: Tensor | None = None  # by the last operation, if nothing else can know its memory
+        self.made: Tensor | None = None  # by the last operation; nothing needs its values but rules, where c arrives
         self.overwritable: Tensor | None = None
         self._contexts = ExitStack()
         self._entered = 0
@@ -242,6 +242,7 @@ class Interception(TorchFunctionMode):
         if base is None and self.is_signal(x) and not self._memory.views(x):
             become(x, value)
             self._graph.add(x.grad_fn)
+            self.made = x if self.made is value else None
             return x
         return self.put(x, lambda x, value: x.copy_(value), value)
 
