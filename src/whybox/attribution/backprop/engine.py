@@ -93,8 +93,8 @@ class Engine(Interception):
             raw = output = RuleNode.apply(run, linear, rule, x)  # type: ignore[no-untyped-call]
         self._graph.add(raw.grad_fn)
         produced = Produced(linear, x, x.grad_fn, None if raw is output else raw, channel, rule)
-        made: Tensor = self.signal(output, Provenance(output.grad_fn, produced=produced))
-        return made
+        self.made = self.signal(output, Provenance(output.grad_fn, produced=produced))
+        return self.made
 
     def _first(
         self, linear: LinearMap, rule: Rule, x: Tensor, entry: Entry | None, run: Callable[[], Tensor]

@@ -1,8 +1,10 @@
 """What is known of the autograd graph while the model runs: which of its nodes the engine has answered for."""
 
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 Node = Any  # torch's nodes have no common type: those of scripted parts are no autograd.graph.Node
 
@@ -17,20 +19,24 @@ class Graph:
 
     def __init__(self) -> None:
         self._known: set[Node] = set()
+        self._rules: WeakSet[Node] = WeakSet()  # what a rule has saved goes where the model drops its output
         self._constant: set[Node] = set()
 
     def clear(self) -> None:
         """Forget all."""
         self._known.clear()
+        self._rules.clear()
         self._constant.clear()
 
     def add(self, node: Node | None) -> None:
         """Answer for this node."""
-        if node is not None:
+        if isinstance(node, BackwardCFunction):
+            self._rules.add(node)
+        elif node is not None:
             self._known.add(node)
 
     def __contains__(self, node: Node) -> bool:
-        return node in self._known
+        return node in self._known or node in self._rules
 
     def unseen(self, node: Node) -> Node | None:
         """A node, from this one down, that depends on the explained input right below it but that nobody answers for.
@@ -45,7 +51,7 @@ class Graph:
             for following, _ in node.next_functions:
                 if following is None or following in seen or following in self._constant:
                     continue
-                if following in self._known:
+                if following in self:
                     return node
                 seen.add(following)
                 stack.append(following)

@@ -45,6 +45,8 @@ class Interception(TorchFunctionMode):
         self._graph = Graph()
         self._memory = Memory()
         self._marked: list[Tensor] = []
+        self.made: Tensor | None = None  # by the last operation; nothing needs its values but rules, where c arrives
+        self.overwritable: Tensor | None = None
         self._contexts = ExitStack()
         self._entered = 0
 
@@ -76,6 +78,7 @@ class Interception(TorchFunctionMode):
         self._marked.clear()
         self._memory.clear()
         self._graph.clear()
+        self.made = self.overwritable = None
 
     @property
     def where(self) -> str:
@@ -99,6 +102,7 @@ class Interception(TorchFunctionMode):
         if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)  # inside an autograd function, which the walk over the graph will find
         self._check_circumstances()
+        self.made, self.overwritable = None, self.made
         if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
             return self._dispatch(function, args, kwargs)
         with saved_tensors_hooks(Tensor.detach, lambda x: x):  # what checkpoints would make anew stays as it is
@@ -108,16 +112,20 @@ class Interception(TorchFunctionMode):
         """What answers a torch function; None for what works in place and for what has no rule."""
         return KINDS.get(function)
 
-    def _dispatch(self, function: Any, args: Any, kwargs: Any) -> Any:
+    def _dispatch(self, function: Any, args: Any, kwargs: Any, inplace: bool = False) -> Any:
         handler = self.handler(function)
         if handler is None:
             plain = out_of_place(function)
             if plain is not None:
-                return self.write(args[0], self._dispatch(plain, args, kwargs))
-            return self._without_rule(function, args, kwargs)
+                return self._dispatch(plain, args, kwargs, inplace=True)
+            output = self._without_rule(function, args, kwargs)
+            return self.write(args[0], output) if inplace else output
         if kwargs.get("out") is not None:
             raise refusal.circumstance("an operation with out=", self.where, "use what the operation returns")
-        inplace, args, kwargs = strip_inplace(function, args, kwargs)
+        asked, args, kwargs = strip_inplace(function, args, kwargs)
+        inplace |= asked
+        if not inplace:
+            self.overwritable = None
         output = handler(self, function, args, kwargs)
         return self.write(args[0] if args else kwargs["input"], output) if inplace else output
 
@@ -238,6 +246,7 @@ class Interception(TorchFunctionMode):
         if base is None and self.is_signal(x) and not self._memory.views(x):
             become(x, value)
             self._graph.add(x.grad_fn)
+            self.made = x if self.made is value else None
             return x
         return self.put(x, lambda x, value: x.copy_(value), value)
 

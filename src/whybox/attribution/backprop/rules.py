@@ -9,12 +9,13 @@ where a group's contribution is a_i times a mix p·w⁺ + n·w⁻ of the positiv
 positive and negative inputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.core.errors import InputError
@@ -28,17 +29,24 @@ class LinearMap:
 
     Attributes:
         apply: (input, weight, bias or None) → output; linear in the input and in the weight.
-        weight: the weight.
-        bias: the bias in the form that `apply` takes, or None.
+        own: the weight as the model has it.
+        bias: the bias in the form that `apply` takes, or None; that of a batch norm folded in is in it.
         nonnegative: whether the input is known to be ≥ 0.
         layout: where weight and input keep their channels, for the rules that stack or merge them; None: unknown.
+        scale: what a batch norm folded in multiplies the weight by, broadcasting against it; None: nothing.
     """
 
     apply: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    weight: Tensor
+    own: Tensor
     bias: Tensor | None
     nonnegative: bool = False
     layout: Literal["convolution", "transposed", "dense"] | None = None
+    scale: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that counts, made when a rule asks for it: kept, it would take as much memory as the model."""
+        return self.own if self.scale is None else self.own * self.scale
 
 
 @dataclass(frozen=True)
@@ -209,62 +217,64 @@ def clamped(weight: Tensor, sign: int) -> Tensor:
 def _mixed(value: Tensor, mix: Mix) -> Tensor:
     """p·value⁺ + n·value⁻."""
     p, n = mix
-    if p == n:
-        return value if p == 1 else p * value
-    if p and n:
-        # n·value + (p − n)·value⁺, or the same from the other side, so that the factor in front of the part is positive
-        return (
-            torch.add(n * value if n != 1 else value, clamped(value, 1), alpha=p - n)
-            if p > n
-            else torch.add(p * value if p != 1 else value, clamped(value, -1), alpha=n - p)
-        )
-    part = clamped(value, 1 if p else -1)
-    return part if p + n == 1 else (p + n) * part
+    if p == 0:
+        return clamped(value if n == 1 else n * value, -1)
+    scaled = value if p == 1 else p * value
+    return scaled if p == n else F.leaky_relu(scaled, n / p)
 
 
 def _acts(group: Group, z: Tensor, c: Tensor) -> bool:
     """Whether relevance reaches the outputs that the group is for; behind a ReLU none arrives where z ≤ 0."""
-    return group.where != "z<=0" or bool(((z <= 0) & (c != 0)).any())
+    return group.where != "z<=0" or bool(clamped(z, -1).mul_(c).count_nonzero())
 
 
 def _group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor, c: Tensor) -> Tensor:
     """One group's share of c at the input."""
     bias = None if linear.bias is None else _mixed(linear.bias, group.bias)
     one_sided = linear.nonnegative or group.positive == group.negative
+    parts = [x.detach()] if one_sided else [x.detach().clamp_min(0), x.detach().clamp_max(0)]
+    mixes = (group.positive, group.negative)[: len(parts)]
+    weight = linear.weight
+    total, back = _run(linear, parts, [_mixed(weight, mix) for mix in mixes], bias)
+    on = z if group.where == "all" else clamped(z, 1 if group.where == "z>0" else -1)
+    certain = group.sign if rule.epsilon else 0
+    below = total.abs_().add_(rule.epsilon) if certain else stabilised(total, rule.epsilon)
+    gradients = back(torch.mul(c, on).div_(below))
+    factor = group.factor * (certain or 1)
+    share = gradients[0] if one_sided else torch.where(x > 0, *gradients)
+    return share if factor == 1 else share.mul_(factor)
+
+
+def _run(
+    linear: LinearMap, parts: list[Tensor], weights: list[Tensor], bias: Tensor | None
+) -> tuple[Tensor, Callable[[Tensor], Sequence[Tensor]]]:
+    """The sum of the parts' outputs, each with its own weight, and its transpose: back to the parts."""
+    axis = {"dense": parts[0].ndim - 1, "convolution": 1}.get(linear.layout or "")
+    stacks = len(parts) > 1 and axis is not None and parts[0].shape[axis] == linear.own.shape[1]  # not if grouped
+    if stacks:  # in a single pass
+        parts, weights = [torch.cat(parts, axis or 0)], [torch.cat(weights, 1)]
     with torch.enable_grad():
-        if one_sided:
-            parts = [x.detach().requires_grad_()]
-        else:
-            parts = [x.detach().clamp_min(0).requires_grad_(), x.detach().clamp_max(0).requires_grad_()]
-        mixes = (group.positive, group.negative)[: len(parts)]
-        biases = (bias, None)[: len(parts)]
-        outputs = [
-            linear.apply(part, _mixed(linear.weight, mix), bias)
-            for part, mix, bias in zip(parts, mixes, biases, strict=True)
-        ]
-    total = reduce(torch.add, [output.detach() for output in outputs])
-    on = {"all": z, "z>0": z.clamp_min(0), "z<=0": z.clamp_max(0)}[group.where]
-    if group.sign and rule.epsilon:
-        share = (c * on).div_(total.abs_().add_(rule.epsilon))
-    else:
-        share = (c * on).div_(stabilised(total, rule.epsilon))
-    factor = group.factor * group.sign if group.sign and rule.epsilon else group.factor
-    if factor != 1:
-        share = share.mul_(factor)
-    back = [torch.autograd.grad(output, part, share)[0] for output, part in zip(outputs, parts, strict=True)]
-    return back[0] if one_sided else torch.where(x > 0, back[0], back[1])
+        leaves = [part.requires_grad_() for part in parts]
+        biases = (bias, *(None,) * len(parts))
+        total = reduce(torch.add, [linear.apply(*each) for each in zip(leaves, weights, biases, strict=False)])
+
+    def back(share: Tensor) -> Sequence[Tensor]:
+        gradients = torch.autograd.grad(total, leaves, share)
+        return gradients[0].chunk(2, axis or 0) if stacks else gradients
+
+    return total.detach(), back
 
 
 def _by_weight(linear: LinearMap, rule: Rule, x: Tensor, relevance: Tensor) -> Tensor:
     """Flat and w²: R_i from the weights alone; at padding only the inputs inside count."""
-    weight = torch.ones_like(linear.weight) if rule.kind == "flat" else linear.weight.square()
+    weight = torch.ones_like(linear.own) if rule.kind == "flat" else linear.weight.square()
     return _spread(linear, weight, x, relevance)
 
 
 def _flat(linear: LinearMap, x: Tensor, relevance: Tensor) -> Tensor:
     """The flat rule on one channel a group: all channels of a position get the same."""
     axis = x.ndim - 1 if linear.layout == "dense" else 1
-    weight, outputs = linear.weight, relevance.shape[axis]
+    weight, outputs = linear.own, relevance.shape[axis]
     groups = {"dense": 1, "convolution": x.shape[axis] // weight.shape[1], "transposed": outputs // weight.shape[1]}
     count = groups[linear.layout or "dense"]
     alike = x.shape[axis] // count
@@ -286,14 +296,7 @@ def _spread(linear: LinearMap, weight: Tensor, x: Tensor, relevance: Tensor) -> 
 def _box(linear: LinearMap, rule: Rule, x: Tensor, low: Tensor, high: Tensor, relevance: Tensor) -> Tensor:
     """zB: a w − l w⁺ − h w⁻ = (a − l) w⁺ + (a − h) w⁻ over its sum, no bias."""
     distances = [x.detach() - low.detach(), x.detach() - high.detach()]
-    weights = [clamped(linear.weight, 1), clamped(linear.weight, -1)]
-    axis = {"dense": x.ndim - 1, "convolution": 1}.get(linear.layout or "")
-    if axis is not None and x.shape[axis] == linear.weight.shape[1]:  # one group: both halves in a single pass
-        distances, weights = [torch.cat(distances, axis)], [torch.cat(weights, 1)]
-    with torch.enable_grad():
-        parts = [distance.requires_grad_() for distance in distances]
-        total = reduce(torch.add, [linear.apply(p, w, None) for p, w in zip(parts, weights, strict=True)])
-    gradients = torch.autograd.grad(total, parts, relevance / stabilised(total.detach(), rule.epsilon))
-    shares = [part.detach() * gradient for part, gradient in zip(parts, gradients, strict=True)]
-    halves = shares[0].chunk(2, axis) if axis is not None and len(shares) == 1 else shares
-    return halves[0] + halves[1]
+    weight = linear.weight
+    total, back = _run(linear, distances, [clamped(weight, 1), clamped(weight, -1)], None)
+    gradients = back(relevance / stabilised(total, rule.epsilon))
+    return reduce(torch.add, [part.detach() * each for part, each in zip(distances, gradients, strict=True)])

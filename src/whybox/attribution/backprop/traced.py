@@ -46,12 +46,12 @@ class TracedEngine(Engine):
             self.ledger.know(entry.slot, None)
         return x
 
-    def _dispatch(self, function: Any, args: Any, kwargs: Any) -> Any:
+    def _dispatch(self, function: Any, args: Any, kwargs: Any, inplace: bool = False) -> Any:
         if self._handler is not None:  # a part of the operation that is running
-            return super()._dispatch(function, args, kwargs)
+            return super()._dispatch(function, args, kwargs, inplace)
         self._handler = KINDS.get(function) or KINDS.get(out_of_place(function)) or _unknown
         try:
-            output = super()._dispatch(function, args, kwargs)
+            output = super()._dispatch(function, args, kwargs, inplace)
             self._book(function, [x for x in tensors((output, args, kwargs)) if provenance(x) is not None])
         finally:
             self._handler, self._rule = None, ""
@@ -86,6 +86,9 @@ class TracedEngine(Engine):
         assert record is not None
         rule = rule or self.rule(kind, record)
         self._rule = rule.name
+        if rule.plain and linear.scale is not None:  # from its own input, not through the map that it is folded into
+            weight = linear.weight
+            run = lambda: linear.apply(x, weight, linear.bias)  # noqa: E731
         output = super().linear(kind, linear, x, run, channel, rule)
         a, z, entry = x.detach().clone(), output.detach().clone(), record.entry
         if rule.at_zero and entry is not None:

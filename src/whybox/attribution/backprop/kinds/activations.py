@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
+from whybox.attribution.backprop.nodes import Overwriting
 from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
 from whybox.attribution.backprop.table import named
 
@@ -36,6 +37,9 @@ _CLAMPS = _all(("clamp", "clip", "clamp_min", "hardtanh"))
 def relu(engine: Engine, _function: Any, args: Any, kwargs: Any) -> Any:
     """ReLU's own backward is the pass rule."""
     x = args[0] if args else kwargs["input"]
+    if x is engine.overwritable and entry_of(x) is None:
+        output = Overwriting.apply(x)  # type: ignore[no-untyped-call]
+        return engine.signal(output, Provenance(output.grad_fn, nonnegative=True))
     if entry_of(x) is None:
         return engine.native(torch.relu, (x,), {}, nonnegative=True)
     output = engine.passed(lambda: torch.relu(x), x, torch.relu)

@@ -25,7 +25,10 @@ def addition(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         return _at_input(engine, function, args, kwargs)
     gate = len(signals) == 1 and is_gate(signals[0])  # 1 − z of a gate z is one too
     positive = function not in _MINUS and not kwargs.get("alpha", 1) < 0 and len(args) < 3
-    return engine.native(function, args, kwargs, gate=gate, nonnegative=positive and all(map(_nonnegative, parts)))
+    engine.made = engine.native(
+        function, args, kwargs, gate=gate, nonnegative=positive and all(map(_nonnegative, parts))
+    )
+    return engine.made
 
 
 @handles("mul", "__mul__", "__rmul__", "multiply")

@@ -112,13 +112,13 @@ def _constants(kwargs: Any) -> dict[str, Any]:
 def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, run: Any) -> Tensor:
     """The linear map before, with w′ = w·scale and b′ = b·scale + shift, from that map's own input."""
     linear = produced.linear
+    inputs, axes = len(linear.own), linear.own.ndim
     if linear.layout == "transposed":
-        groups = scale.numel() // linear.weight.shape[1]
-        factor = scale.view(groups, 1, -1).expand(groups, linear.weight.shape[0] // groups, -1)
-        weight = linear.weight * factor.reshape(linear.weight.shape[0], -1, *(1,) * (linear.weight.ndim - 2))
+        groups = scale.numel() // linear.own.shape[1]
+        factor = scale.view(groups, 1, -1).expand(groups, inputs // groups, -1).reshape(inputs, -1, *(1,) * (axes - 2))
     else:
-        weight = linear.weight * scale.view(-1, *(1,) * (linear.weight.ndim - 1))
+        factor = scale.view(-1, *(1,) * (axes - 1))
     bias = shift if linear.bias is None else linear.bias * scale + shift
-    folded = replace(linear, weight=weight, bias=bias)
+    folded = replace(linear, scale=factor if linear.scale is None else linear.scale * factor, bias=bias)
     kind = "dense" if linear.layout == "dense" else "convolution"
     return engine.linear(kind, folded, produced.x, run, produced.channel, produced.rule)
