@@ -86,9 +86,7 @@ def measure(name: str) -> dict[str, Any]:
     return {
         "timed": timed,
         "ratio": {each: ratio(timed, each, "gradient") for each in timed if each != "gradient"},
-        "times_as_fast": {
-            each: ratio(timed, each, each.split()[1]) for each in timed if each.split()[0] in PEERS
-        },
+        "times_as_fast": {each: ratio(timed, each, each.split()[1]) for each in timed if each.split()[0] in PEERS},
         "relative_distance": agreement,
         "absent": absent,
         "memory": {each: memory(name, each) for each in ("gradient", *GOALS)},

@@ -49,7 +49,10 @@ def explain(
     chosen = registry.method(method) if isinstance(method, str) else method
     options: dict[str, Any] = {"forward_kwargs": forward_kwargs, "seed": seed, "progress": progress, "at": at}
     differentiable = chosen.needs() != "outputs" and at is None
-    with started(model, inputs, target, **{**options, "at": None}, differentiable=differentiable) as task, torch.no_grad():
+    with (
+        started(model, inputs, target, **{**options, "at": None}, differentiable=differentiable) as task,
+        torch.no_grad(),
+    ):
         outputs = task.map(task.output, task.inputs, gradient=False)
         check_outputs(outputs)
         scores = task.target.score(outputs) if task.target.layer is None else task.score(task.inputs)

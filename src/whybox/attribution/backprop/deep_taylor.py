@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from whybox.attribution.backprop.lrp import LRP
-from whybox.core.method import Check, Method, Taxonomy
+from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.model import Model
 from whybox.core.target import Target
 from whybox.core.task import Task
@@ -27,7 +27,7 @@ class DeepTaylor(Method):
 
     taxonomy = Taxonomy(shows="features", needs="architecture", relation="composition")
 
-    def attribute(self, task: Task) -> Inputs:
+    def attribute(self, task: Task) -> Attribution:
         return LRP("deep_taylor").attribute(task)
 
     def evidence(

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ import whybox.attribution.backprop.kinds  # noqa: F401 (fills the table)
 from whybox.attribution.backprop.composites import Composite, composite
 from whybox.attribution.backprop.engine import Engine
 from whybox.attribution.backprop.trace import Trace
-from whybox.core.errors import ModelError
-from whybox.core.method import Check, Method, Taxonomy
+from whybox.core.errors import InputError, ModelError
+from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.model import Domain, Model
 from whybox.core.start import started
 from whybox.core.target import Target
@@ -44,26 +44,39 @@ class LRP(Method):
             "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "deep_taylor", "excitation"), or a Composite.
         epsilon: the stabiliser of every denominator.
         gamma: how much more contributions of the output's sign count under the γ rule.
+        unknown: "refuse" an operation without a rule, or take its "gradient"; `details` then say where.
     """
 
     composite: str | Composite = "epsilon_plus_flat"
     epsilon: float = 1e-6
     gamma: float = 0.25
+    unknown: Literal["refuse", "gradient"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.unknown not in ("refuse", "gradient"):
+            raise InputError(f"unknown is 'refuse' or 'gradient', not {self.unknown!r}")
+        self._composite()
 
     taxonomy = Taxonomy(shows="features", needs="architecture", relation="composition")
 
-    def attribute(self, task: Task) -> Inputs:
+    def attribute(self, task: Task) -> Attribution:
         table = self._composite()
+        notes: dict[str, dict[str, None]] = {}
 
         def explain(inputs: Inputs, sample: Tensor) -> Inputs:
-            engine = Engine(table, task.model.module)
-            return self._relevance(task, engine, inputs, sample)[1]
+            engine = Engine(table, task.model.module, self.unknown)
+            relevance = self._relevance(task, engine, inputs, sample)[1]
+            for name, where in engine.as_gradient:
+                notes.setdefault("taken by gradient", {})[f"{name} in {where!r}"] = None
+            for where in engine.blocked:
+                notes.setdefault("detached", {})[f"in {where!r}"] = None
+            return relevance
 
         relevance: Inputs = task.map(explain, task.inputs, gradient=True)
-        wrong = sum((~torch.isfinite(r)).flatten(1).any(1).cpu() for r in as_tuple(relevance))
-        if bool(torch.as_tensor(wrong).any()):
-            _blame(self._trace(task, int(torch.as_tensor(wrong).nonzero()[0])))
-        return relevance
+        finite = torch.stack([torch.isfinite(r).flatten(1).all(1).cpu() for r in as_tuple(relevance)]).all(0)
+        if not bool(finite.all()):
+            _blame(self._trace(task, int((~finite).nonzero()[0])))
+        return Attribution(relevance, details={what: tuple(places) for what, places in notes.items()})
 
     def trace(self, model: Model | nn.Module, inputs: Inputs, target: Any = None, **options: Any) -> Trace:
         """Where the relevance goes: for each operation what arrives, is handed on, and is absorbed by which cause.
@@ -96,7 +109,7 @@ class LRP(Method):
         from whybox.attribution.backprop.traced import TracedEngine
 
         rows = torch.tensor([sample])
-        engine = TracedEngine(self._composite(), task.model.module)
+        engine = TracedEngine(self._composite(), task.model.module, self.unknown)
         inputs = each(lambda x: x[sample : sample + 1], task.inputs)
         score, relevance = self._relevance(task, engine, inputs, rows)
         return engine.trace(score, torch.stack([r.sum(dtype=torch.float64) for r in as_tuple(relevance)]).sum())

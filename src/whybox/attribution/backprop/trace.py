@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from whybox.attribution.backprop.absorbed import Charge
 from whybox.core.errors import ModelError
 
 CAUSES = ("bias", "epsilon", "zero", "constant", "softmax", "unknown")
@@ -72,7 +74,9 @@ class Trace:
         """The trace as plain values, and what each cause absorbs in all (n,): the details of an explanation."""
         return {
             "trace": {
-                "steps": tuple({"name": s.name, "module": s.module, "kind": s.kind, "rule": s.rule} for s in self.steps),
+                "steps": tuple(
+                    {"name": s.name, "module": s.module, "kind": s.kind, "rule": s.rule} for s in self.steps
+                ),
                 "at_output": self.at_output,
                 "at_input": self.at_input,
                 "absorbed": self.absorbed,
@@ -105,12 +109,19 @@ class Trace:
         first = traces[0]
         if any(trace.steps != first.steps for trace in traces):
             raise ModelError("the model runs other operations for one sample than for another; trace them one by one")
+
+        def rows(name: str) -> Tensor:
+            return torch.cat([getattr(trace, name) for trace in traces])
+
         return Trace(
-            first.steps,
-            *(torch.cat([getattr(trace, name) for trace in traces]) for name in ("at_output", "at_input")),
-            {cause: torch.cat([trace.absorbed[cause] for trace in traces]) for cause in CAUSES},
-            *(torch.cat([getattr(trace, name) for trace in traces]) for name in ("size", "score", "relevance")),
-            tuple(step for trace in traces for step in trace.not_finite),
+            steps=first.steps,
+            at_output=rows("at_output"),
+            at_input=rows("at_input"),
+            absorbed={cause: torch.cat([trace.absorbed[cause] for trace in traces]) for cause in first.absorbed},
+            size=rows("size"),
+            score=rows("score"),
+            relevance=rows("relevance"),
+            not_finite=tuple(step for trace in traces for step in trace.not_finite),
         )
 
 
@@ -127,19 +138,21 @@ class Account:
     is_nan: bool = False
     spoils: bool = False
 
-    def arrive(self, relevance: Tensor) -> None:
-        """Relevance arrives at the output."""
+    def arrive(self, value: Tensor | None, c: Tensor) -> None:
+        """Relevance arrives at an output of this value."""
+        relevance = times(c, value)
         self.at_output += float(relevance.sum(dtype=torch.float64))
         self.out_size += float(relevance.abs().sum(dtype=torch.float64))
 
-    def hand_on(self, relevance: Tensor) -> None:
-        """Relevance is handed on to an input."""
+    def hand_on(self, value: Tensor | None, c: Tensor) -> None:
+        """Relevance is handed on to an input of this value."""
+        relevance = times(c, value)
         self.at_input += float(relevance.sum(dtype=torch.float64))
         self.in_size += float(relevance.abs().sum(dtype=torch.float64))
 
-    def absorb(self, causes: dict[str, Tensor]) -> None:
-        """Relevance is absorbed."""
-        for cause, amount in causes.items():
+    def absorb(self, charge: Charge, c: Tensor) -> None:
+        """Relevance is absorbed at an output."""
+        for cause, amount in charge(c).items():
             self.absorbed[cause] += float(amount.sum(dtype=torch.float64))
             self.in_size += float(amount.abs().sum(dtype=torch.float64))
 
@@ -172,7 +185,7 @@ class Ledger:
         account = Account(step)
         account.is_nan = any(value is not None and bool(value.isnan().any()) for _, value in fresh)
         for x, value in fresh:
-            on_arrival(x, lambda c, value=value: account.arrive(times(c, value)))
+            on_arrival(x, partial(account.arrive, value))
         for node, edges in self._edges([x.grad_fn for x, _ in fresh]):
             node.register_hook(_hand_on(account, edges))
         self.accounts.append(account)
@@ -210,7 +223,7 @@ def _hand_on(account: Account, edges: dict[int, Tensor | None]) -> Callable[...,
         for place, value in edges.items():
             c = handed[place]
             if c is not None:
-                account.hand_on(times(c, value))
+                account.hand_on(value, c)
         sound = all(bool(torch.isfinite(c).all()) for c in arrived if c is not None)
         account.spoils |= sound and not all(bool(torch.isfinite(c).all()) for c in handed if c is not None)
 

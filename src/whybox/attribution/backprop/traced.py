@@ -1,6 +1,7 @@
 """The engine with a ledger: the same rules, and what passes through every operation is booked."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor
 
 from whybox.attribution.backprop import refusal
 from whybox.attribution.backprop.absorbed import Charge, by_offset, by_rule, by_spreading, tangents
-from whybox.attribution.backprop.composites import Operation
 from whybox.attribution.backprop.engine import Engine
 from whybox.attribution.backprop.inplace import same_view
 from whybox.attribution.backprop.kinds import activations, averages, elementwise, products
@@ -65,8 +65,10 @@ class TracedEngine(Engine):
         outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in signals]
         outputs += [(entry.slot, None) for x in signals if (entry := entry_of(x)) is not None]
         account = self.ledger.open(step, outputs)
-        for x, charge in self._charges if account is not None else ():
-            on_arrival(x, lambda c, charge=charge, account=account: account.absorb(charge(c)))
+        if account is None:
+            return
+        for x, charge in self._charges:
+            on_arrival(x, partial(account.absorb, charge))
 
     def rule(self, kind: str, record: Provenance) -> Rule:
         chosen = super().rule(kind, record)
