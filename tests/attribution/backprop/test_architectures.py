@@ -12,3 +12,4 @@ def test_architecture(architecture: Architecture, timm: ModuleType) -> None:
     assert row["identical"]
     assert row["finite"]
     assert row.get("error", 0.0) < 1e-5
+    assert row["gap"] < 1e-5
