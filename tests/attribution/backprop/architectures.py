@@ -86,6 +86,16 @@ def timm(name: str) -> Callable[[], nn.Module]:
     return make
 
 
+def huggingface(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import transformers
+
+        config = getattr(transformers, f"{name}Config")(**options)
+        return getattr(transformers, f"{name}ForImageClassification")(config)
+
+    return make
+
+
 def cifar(blocks: int) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         path = Path(__file__).parents[2] / "models/resnet20_cifar10.py"
@@ -119,6 +129,13 @@ ARCHITECTURES = (
     Architecture("timm resnest14d", timm("resnest14d"), (3, 32, 32), linear=False),
     Architecture("timm nf_regnet_b0", timm("nf_regnet_b0"), (3, 32, 32), linear=False),
     Architecture("timm convnextv2_atto", timm("convnextv2_atto"), (3, 32, 32), linear=False),
+    Architecture("transformers ResNet", huggingface("ResNet", depths=[1, 2], hidden_sizes=[32, 64]), (3, 32, 32)),
+    Architecture(
+        "transformers ConvNeXt",
+        huggingface("ConvNext", depths=[1, 2], hidden_sizes=[16, 32], num_stages=2),
+        (3, 32, 32),
+        linear=False,
+    ),
     Architecture("U-Net", UNet, (1, 16, 16)),
     Architecture("Conv1d net", conv1d, (2, 40)),
     Architecture("Conv3d net", conv3d, (1, 12, 12, 12)),
