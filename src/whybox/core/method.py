@@ -156,7 +156,13 @@ class Method:
             inputs = each(_own, inputs)
             kwargs = {name: _own(value) for name, value in (forward_kwargs or {}).items()}
             task = start(model, inputs, target, kwargs, seed, progress, at)
-            answer = self.attribute(task)
+            try:
+                answer = self.attribute(task)
+            except KeyboardInterrupt as interrupt:
+                cost = task.cost
+                of = f" of {cost.planned:,}" if cost.planned else ""
+                interrupt.add_note(f"{type(self).__name__} stopped after {cost.forwards:,}{of} model evaluations")
+                raise
         result = answer if isinstance(answer, Attribution) else Attribution(answer)
         check_relevance(result.relevance, task.inputs, type(self).__name__)
         finite = _finite(result.relevance)
