@@ -53,7 +53,7 @@ class Zero(Infill):
 class Constant(Infill):
     """One value in the model's units, for every channel."""
 
-    value: float
+    value: int | float
 
     fixed = True
 

@@ -27,6 +27,7 @@ METHODS = {
     "cam": "whybox.attribution.cam:CAM",
     "grad_cam": "whybox.attribution.cam:GradCAM",
     "lrp": "whybox.attribution.backprop.lrp:LRP",
+    "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
 }
 
 # Values that stand in the fields of methods.
