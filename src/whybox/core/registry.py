@@ -28,6 +28,8 @@ METHODS = {
     "grad_cam": "whybox.attribution.cam:GradCAM",
     "lrp": "whybox.attribution.backprop.lrp:LRP",
     "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "rise": "whybox.attribution.perturbation.rise:RISE",
+    "lime": "whybox.attribution.perturbation.lime:LIME",
 }
 
 # Values that stand in the fields of methods.

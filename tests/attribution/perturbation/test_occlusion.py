@@ -1,29 +1,15 @@
 """Occlusion: against a literal loop, closed forms, and truths that were planted."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from planted import INFILLS, PLACES, Constantly, Reader, inputs, normal, share_inside, wrapped
 from torch import nn
 
-from whybox import Along, Blur, Constant, Domain, GaussianNoise, Mean, Model, Occlusion, Patches, Superpixels, Zero
+from whybox import Along, Blur, Constant, Domain, GaussianNoise, Mean, Model, Occlusion, Patches, Superpixels
 from whybox.core.errors import InputError
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Reader(nn.Module):
-    """Class 0 reads one place, nonlinearly; class 1 the whole."""
-
-    def __init__(self, place):
-        super().__init__()
-        self.place = place
-
-    def forward(self, x):
-        inside = x[(slice(None), *self.place)].flatten(1).mean(1)
-        return torch.stack([torch.sigmoid(4 * inside), x.flatten(1).mean(1)], 1)
 
 
 def literal(module, x, target, window, stride, fill):
@@ -123,37 +109,25 @@ def test_the_usual_window_costs_the_same_for_every_picture():
         assert answer.forwards == windows**2 + 1
 
 
-PLANTED = {
-    "picture": ((3, 12, 12), (slice(None), slice(2, 6), slice(6, 10)), Occlusion(window=2, stride=1)),
-    "regions": ((3, 12, 12), (slice(None), slice(2, 6), slice(6, 10)), Occlusion(regions=Patches(2))),
-    "table": ((9,), (slice(4, 5),), Occlusion()),
-    "series": ((2, 24), (slice(None), slice(9, 12)), Occlusion(window=3, stride=1)),
-    "tokens": ((10, 4), (slice(7, 8), slice(None)), Occlusion(regions=Along(1))),
-    "video": ((2, 6, 4, 4), (slice(None), slice(2, 3)), Occlusion(regions=Along(2))),
-}  # fmt: skip
+METHODS = {
+    "picture": Occlusion(window=2, stride=1),
+    "table": Occlusion(),
+    "series": Occlusion(window=3, stride=1),
+    "tokens": Occlusion(regions=Along(1)),
+    "video": Occlusion(regions=Along(2)),
+}
 
 
-def share_inside(relevance, x, place):
-    """How much of the map's strength lies in the place."""
-    strength = relevance.abs().expand_as(x)
-    return strength[(slice(None), *place)].flatten(1).sum(1) / strength.flatten(1).sum(1)
-
-
-@pytest.mark.parametrize("name", PLANTED)
-@pytest.mark.parametrize("infill", [Zero(), GaussianNoise()], ids=repr)
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("infill", INFILLS, ids=repr)
 def test_what_was_planted_is_found(name, infill):
     """A model that reads one place is seen to read there; one that reads elsewhere is not; the rest gets nothing."""
-    shape, place, method = PLANTED[name]
-    x = normal(3, *shape) + 1
-    method = Occlusion(method.window, method.stride, infill, method.regions)
-    relevance = method(Reader(place), x, 0)
-    assert float(share_inside(relevance, x, place).min()) > 0.4
-    far = relevance.expand_as(x).clone()
-    wide = tuple(slice(max(0, (p.start or 0) - 3), (p.stop or 99) + 3) if p.start else p for p in place)
-    far[(slice(None), *wide)] = 0
-    assert not far.any()  # beyond the reach of any window that touches the place
-    elsewhere = tuple(slice(0, 1) if p.start else p for p in place)
-    assert float(share_inside(method(Reader(elsewhere), x, 0), x, place).max()) < 0.1
+    shape, place, elsewhere = PLACES[name]
+    x, method = inputs(shape), replace(METHODS[name], infill=infill)
+    relevance = method(wrapped(Reader(place)), x, 0)
+    assert float(share_inside(relevance, x, place).min()) > 0.5
+    assert not relevance.expand_as(x)[(slice(None), *elsewhere)].any()  # beyond any window that touches the place
+    assert not share_inside(method(wrapped(Reader(elsewhere)), x, 0), x, place).any()
 
 
 def test_planted_in_tokens():
@@ -170,10 +144,6 @@ def test_planted_in_tokens():
 
 
 def test_a_constant_model():
-    class Constantly(nn.Module):
-        def forward(self, x):
-            return torch.full((len(x), 2), 0.3)
-
     for method in (Occlusion(), Occlusion(regions=Superpixels(5), infill=GaussianNoise())):
         assert not method(Constantly(), torch.randn(3, 3, 16, 16), 1).any()
 

@@ -37,7 +37,7 @@ class Moments:
         both = used[:, :, None] & used[:, None, :]
         gram, moment = centred[:, :-2, :-2] * both, centred[:, :-2, -1] * used
         inverse = torch.linalg.pinv(gram + penalty * torch.diag_embed(used.double()), hermitian=True)
-        beta = torch.einsum("nij,nj->ni", inverse, moment)
+        beta = torch.einsum("nij,nj->ni", inverse, moment) * used
         intercept = mean[:, -1] - (beta * mean[:, :-2]).sum(1)
         spread = centred[:, -1, -1]
         left = spread - 2 * (beta * moment).sum(1) + torch.einsum("ni,nij,nj->n", beta, gram, beta)
