@@ -34,7 +34,7 @@ INFILLS = (Zero(), UniformNoise())
 
 
 def wrapped(module):
-    return Model(module, domain=Domain((-2.0,), (2.0,)))
+    return Model(module, domain=Domain((-2.0,), (2.0,)), chunk=64)
 
 
 def inputs(shape):

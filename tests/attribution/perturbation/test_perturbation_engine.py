@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from whybox import (
+    LIME,
+    RISE,
     Along,
     Attribution,
     Blur,
@@ -21,6 +23,7 @@ from whybox import (
     Mean,
     Method,
     Model,
+    Occlusion,
     Patches,
     Pixels,
     Sample,
@@ -271,7 +274,7 @@ def test_memory_does_not_grow():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 2))
     x = torch.randn(2, 3, 32, 32)
     peaks = []
-    for samples in (32, 512):
+    for samples in (32, 256):
         with Peak() as peak:
             Hide(samples, GaussianNoise(), Patches(4))(Model(net, chunk=4), x, 1)
         peaks.append(peak.peak)
@@ -340,6 +343,21 @@ def test_rows_of_tokens_inside_a_model(original, axes):
     task = task_of(normal(2, 4, 6))
     inside = Task(task.model, task.inputs, task.target, task.keys, at=("layer", original))
     assert position_axes(inside) == (axes,)
+
+
+@pytest.mark.parametrize("method", [Occlusion((2, 30), (1, 20)), RISE(60), LIME(60, Patches(20))], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(method, dtype):
+    """A picture wider than half precision can count."""
+    x = normal(1, 1, 2, 300).to(dtype)
+
+    class Halves(nn.Module):
+        def forward(self, x):
+            return torch.stack([x[..., :150], x[..., 150:]], 1).float().abs().flatten(2).mean(2)
+
+    answer, exact = method(Halves(), x, 1), method(Halves(), x.double(), 1)
+    assert answer.dtype == dtype
+    assert float((answer - exact).abs().max()) < 0.05 * float(exact.abs().max())
 
 
 # --- Refusals

@@ -52,7 +52,7 @@ def test_against_a_loop(positions, cells, keep, infill):
 
 def test_masks_have_their_mean_everywhere():
     """A model that is always 1 gives the mean mask over E m: near 1 also at the border."""
-    relevance = RISE(4000, keep=0.3)(Ones(), torch.zeros(1, 1, 20, 20, dtype=torch.float64), 0)
+    relevance = RISE(4000, keep=0.3)(Model(Ones(), chunk=64), torch.zeros(1, 1, 20, 20, dtype=torch.float64), 0)
     assert float((relevance - 1).abs().max()) < 5 * math.sqrt(0.7 / 0.3 / 4000)
 
 
@@ -70,7 +70,7 @@ def test_the_expectation_by_enumeration():
     scores = module(kept * x)[:, 0].detach()
     exact = (scores[:, None] * kept).sum(0) / kept.sum(0)
     error = (scores[:, None] * kept * 2).std(0) / math.sqrt(4000)
-    relevance = RISE(4000)(module, x, 0)[0]
+    relevance = RISE(4000)(Model(module, chunk=64), x, 0)[0]
     assert bool(((relevance - exact).abs() < 5 * error).all())
     assert float((relevance - exact.flip(0)).abs().max()) > 5 * float(error.max())
 
@@ -121,7 +121,7 @@ def test_several_inputs():
             return (picture.flatten(1).mean(1) + 2 * table[:, 1] + scalar)[:, None]
 
     inputs = (torch.ones(2, 3, 8, 8), torch.ones(2, 3), torch.ones(2))
-    picture, table, scalar = RISE(3000)(Both(), inputs, 0)
+    picture, table, scalar = RISE(3000)(Model(Both(), chunk=64), inputs, 0)
     assert (picture.shape, table.shape, scalar.shape) == ((2, 1, 8, 8), (2, 3), (2,))
     mean = 0.5 + 1 + 0.5
     torch.testing.assert_close(table[0], torch.tensor([mean, mean + 1, mean]), rtol=0, atol=0.25)
@@ -141,9 +141,9 @@ def test_tokens():
         module[0].weight.zero_()[5] = 1
         module[2].weight.fill_(1.0)
         module[2].bias.zero_()
-    answer = RISE(1000, infill=Constant(0)).run(module, tokens, 0)
+    answer = RISE(1000, infill=Constant(0)).run(Model(module, chunk=64), tokens, 0)
     torch.testing.assert_close(answer.relevance, 0.5 + 0.5 * (tokens == 5), rtol=0, atol=0.2)
-    behind = RISE(1000)(module, tokens, 0, at="0")
+    behind = RISE(1000)(Model(module, chunk=64), tokens, 0, at="0")
     torch.testing.assert_close(behind[:, :, 0], 0.5 + 0.5 * (tokens == 5), rtol=0, atol=0.2)
 
 

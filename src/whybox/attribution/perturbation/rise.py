@@ -106,8 +106,9 @@ class _Masks:
             shape = [x.shape[axis] if axis in axes else 1 for axis in range(1, x.ndim)]
             return (self.engine.shared_uniform(number, math.prod(shape), salt) < self.keep).view(k, *shape)
         drawn = self.engine.shared_uniform(number, self.cells**d + d, salt)
-        grid = (drawn[:, :-d] < self.keep).to(x.device, x.dtype).view(k, *(self.cells,) * d)
-        for axis, shift in zip(axes, drawn[:, -d:].T.to(x.device, x.dtype), strict=True):
+        exact = torch.promote_types(x.dtype, torch.float32)  # places cannot be counted in half precision
+        grid = (drawn[:, :-d] < self.keep).to(x.device, exact).view(k, *(self.cells,) * d)
+        for axis, shift in zip(axes, drawn[:, -d:].T.to(x.device, exact), strict=True):
             # The first axis of the grid goes, its places come last, so that all are in order again.
             grid = torch.einsum("kc...,kpc->k...p", grid, self._interpolation(x.shape[axis], shift))
         return grid[:, None]
