@@ -139,12 +139,13 @@ def test_r2_says_where_the_model_is_not_linear():
 def test_only_so_many_features():
     x = normal(2, 12)
     module = nn.Linear(12, 1).double()
-    answer = LIME(200, features=3)(module, x, 0)
+    model = Model(module, chunk=64)
+    answer = LIME(200, features=3)(model, x, 0)
     strongest = (module.weight[0] * x).abs().topk(3).indices
     assert (answer != 0).sum(1).tolist() == [3, 3]
     assert torch.equal((answer != 0).nonzero()[:, 1].view(2, 3), strongest.sort(1).values)
-    assert torch.equal(LIME(200, features=12)(module, x, 0), LIME(200)(module, x, 0))
-    assert torch.equal(LIME(200, features=99)(module, x, 0), LIME(200)(module, x, 0))
+    assert torch.equal(LIME(200, features=12)(model, x, 0), LIME(200)(model, x, 0))
+    assert torch.equal(LIME(200, features=99)(model, x, 0), LIME(200)(model, x, 0))
 
 
 @pytest.mark.parametrize("name", PLACES)
