@@ -18,7 +18,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(streams, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(streams, "time", types.SimpleNamespace(thread_time=lambda: self.now))
 
 
 def run(size, rows, work):

@@ -49,7 +49,7 @@ class ChunkSize:
         """Run `work` on the next rows from `start`, and say how many rows that were."""
         while True:
             rows = min(self.size, stop - start)
-            began = time.perf_counter()
+            began = self._now()
             try:
                 if self.settled or not self._is_cpu or self._measured_memory:
                     result = work(slice(start, start + rows))
@@ -66,8 +66,12 @@ class ChunkSize:
             if not self.settled:
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()
-                self._learn(rows, time.perf_counter() - began)
+                self._learn(rows, self._now() - began)
             return result, rows
+
+    def _now(self) -> float:
+        """Seconds; on a CPU those that this thread has worked, which other work on the machine hardly disturbs."""
+        return time.thread_time() if self._is_cpu else time.perf_counter()
 
     def _learn(self, rows: int, seconds: float) -> None:
         """A few chunks of a size decide whether to double it, keep it or go back."""
