@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.25
 class ChunkSize:
     """Finds out how many rows to run at once, from the time that chunks of real work take: nothing is run twice.
 
-    It begins with one row, whose memory it measures, then doubles as long as the time per row falls. On a GPU an
+    It begins with one row, whose memory it measures, then doubles until two sizes in a row gain nothing. On a GPU an
     out-of-memory error halves the size for good; on a CPU the kernel would kill the process, so there the measured
     memory of one row limits the size from the start.
 
@@ -84,10 +84,11 @@ class ChunkSize:
         fastest = min(times)
         if fastest < self._best[0] * WORTH_IT:
             self._best = (fastest, self.size)
-            if self.size * 2 <= self._limit:
-                self.size *= 2
-                return
-        self.size, self.settled = self._best[1], True
+        # One size that gains nothing may be chance, so that the next is tried too.
+        if self.size * 2 <= min(self._limit, 4 * self._best[1]):
+            self.size *= 2
+        else:
+            self.size, self.settled = self._best[1], True
 
     def _measure_memory(self, work: Callable[[slice], Any], rows: slice) -> Any:
         """Run the first row while adding up what autograd keeps for it, and set the limit by that."""
