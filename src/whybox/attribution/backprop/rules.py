@@ -206,7 +206,7 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
     if epsilon == 0:
         return torch.where(z == 0, torch.inf, z)
     step = z.new_full((), epsilon)  # in z's dtype: two plain numbers would make float32
-    return z + torch.where(z < 0, -step, step)
+    return torch.where(z < 0, -step, step).add_(z)
 
 
 def clamped(weight: Tensor, sign: int) -> Tensor:
@@ -239,9 +239,9 @@ def _group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor, c:
     on = z if group.where == "all" else clamped(z, 1 if group.where == "z>0" else -1)
     certain = group.sign if rule.epsilon else 0
     below = total.abs_().add_(rule.epsilon) if certain else stabilised(total, rule.epsilon)
-    gradients = back(torch.mul(c, on).div_(below))
+    gradients = back(torch.div(c * on, below, out=below))  # where nothing needs the sum any more
     factor = group.factor * (certain or 1)
-    share = gradients[0] if one_sided else torch.where(x > 0, *gradients)
+    share = gradients[0] if one_sided else torch.where(x > 0, gradients[0], gradients[1])
     return share if factor == 1 else share.mul_(factor)
 
 
@@ -298,5 +298,6 @@ def _box(linear: LinearMap, rule: Rule, x: Tensor, low: Tensor, high: Tensor, re
     distances = [x.detach() - low.detach(), x.detach() - high.detach()]
     weight = linear.weight
     total, back = _run(linear, distances, [clamped(weight, 1), clamped(weight, -1)], None)
-    gradients = back(relevance / stabilised(total, rule.epsilon))
+    below = stabilised(total, rule.epsilon)
+    gradients = back(torch.div(relevance, below, out=below))
     return reduce(torch.add, [part.detach() * each for part, each in zip(distances, gradients, strict=True)])
