@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from whybox.core import registry
 from whybox.core.errors import WhyboxError
 from whybox.core.explanation import Explanation
-from whybox.core.guard import guard
 from whybox.core.layout import by_position
 from whybox.core.method import Check, Method
 from whybox.core.model import Model
-from whybox.core.start import check_inputs, check_outputs, start
+from whybox.core.start import check_outputs, started
 from whybox.core.target import Target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.controls import edges
@@ -48,16 +47,20 @@ def explain(
     """
     model = Model.wrap(model)
     chosen = registry.method(method) if isinstance(method, str) else method
-    check_inputs(inputs, model, differentiable=chosen.needs() != "outputs" and at is None)
     options: dict[str, Any] = {"forward_kwargs": forward_kwargs, "seed": seed, "progress": progress, "at": at}
-    with guard(model.module, seed), torch.inference_mode(False), torch.no_grad():
-        task = start(model, inputs, target, dict(forward_kwargs or {}), seed, progress, None)
+    differentiable = chosen.needs() != "outputs" and at is None
+    with (
+        started(model, inputs, target, **{**options, "at": None}, differentiable=differentiable) as task,
+        torch.no_grad(),
+    ):
         outputs = task.map(task.output, task.inputs, gradient=False)
         check_outputs(outputs)
         scores = task.target.score(outputs) if task.target.layer is None else task.score(task.inputs)
     answer = chosen.run(model, inputs, task.target, **options)
+    details, evidence = chosen.evidence(model, inputs, task.target, **options) if checks else ({}, ())
     measured = (
         *answer.checks,
+        *evidence,
         *(_trust(model, inputs, chosen, task.target, answer.relevance, options) if checks else ()),
     )
     return Explanation(
@@ -71,7 +74,7 @@ def explain(
         domains=task.domains(),
         labels=model.labels,
         checks=tuple(measured),
-        details=_details_to_cpu(answer.details),
+        details=_details_to_cpu({**answer.details, **details}),
         seconds=answer.seconds,
         forwards=answer.forwards,
         backwards=answer.backwards,

@@ -23,9 +23,12 @@ from whybox import (
     Black,
     Constant,
     Contrast,
+    DeconvNet,
     ExpectedGradients,
     GradCAM,
     Gradient,
+    GuidedBackprop,
+    GuidedGradCAM,
     InputXGradient,
     IntegratedGradients,
     Method,
@@ -162,6 +165,15 @@ def assert_equal(ours: Tensor, theirs: Tensor) -> None:
     assert difference <= TOLERANCE[theirs.dtype], f"differs by {difference:.2g} of the largest value"
 
 
+def active_unit(net: Net, name: str) -> tuple[int, ...]:
+    """The index of a neuron of this layer that is active for every sample."""
+    seen: list[Tensor] = []
+    with net.layer(name).register_forward_hook(lambda _layer, _inputs, output: seen.append(output.detach())):
+        net.module(net.inputs)
+    least = seen[0].amin(0)
+    return tuple(int(i) for i in torch.unravel_index(least.argmax(), least.shape))
+
+
 # --- One table of pairs: ours, and Captum's on (module, inputs, target)
 
 
@@ -287,6 +299,46 @@ def test_expected_gradients_equal_captums_in_the_mean(rng: torch.Generator) -> N
     assert z.square().mean() < 1.5  # not larger than chance makes it, over all 768 values
 
 
+# --- The ReLU's backward: Captum sees ReLUs that are modules
+
+
+@pytest.fixture
+def relu_net(net: Net) -> Net:
+    """A net whose ReLUs are modules."""
+    if not any(isinstance(part, nn.ReLU) for part in net.module.modules()):
+        pytest.skip("the net's ReLUs are no modules")
+    return net
+
+
+REVERSED = {
+    "guided_backprop": (GuidedBackprop(), attr.GuidedBackprop, attr.NeuronGuidedBackprop),
+    "deconvnet": (DeconvNet(), attr.Deconvolution, attr.NeuronDeconvolution),
+}
+
+
+@pytest.mark.parametrize("pair", REVERSED)
+@pytest.mark.filterwarnings("ignore:Setting .*hooks on ReLU activations:UserWarning")
+def test_reversed_networks_equal_captum(relu_net: Net, pair: str) -> None:
+    ours, theirs, neuron = REVERSED[pair]
+    net, name = relu_net, relu_net.map_layers[0]
+    wanted, found = theirs(net.module).attribute(net.inputs, target=net.target), ours(net.module, net.inputs)
+    if wanted.any():  # a DeconvNet's signal from a class score dies out on SqueezeNet
+        assert_equal(found, wanted)
+    else:
+        assert not found.any()
+    unit = active_unit(net, name)
+    wanted = neuron(net.module, net.layer(name)).attribute(net.inputs, unit)
+    assert_equal(ours(net.module, net.inputs, Neuron(layer=name, index=unit)), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Setting .*hooks on ReLU activations:UserWarning")
+def test_guided_grad_cam_equals_captum(relu_net: Net) -> None:
+    net, name = relu_net, relu_net.map_layers[-1]
+    theirs = attr.GuidedGradCam(net.module, net.layer(name))
+    wanted = theirs.attribute(net.inputs, target=net.target, interpolate_mode="bilinear")
+    assert_equal(GuidedGradCAM(layer=name)(net.module, net.inputs), wanted)
+
+
 # --- Layers and neurons
 
 
@@ -339,11 +391,7 @@ def test_integrated_gradients_of_a_layer_equal_captum(net: Net) -> None:
 
 def test_neurons_equal_captum(net: Net) -> None:
     name = net.map_layers[-1]
-    seen: list[Tensor] = []
-    with net.layer(name).register_forward_hook(lambda _layer, _inputs, output: seen.append(output.detach())):
-        net.module(net.inputs)
-    least = seen[0].amin(0)
-    unit = tuple(int(i) for i in torch.unravel_index(least.argmax(), least.shape))  # active for every sample
+    unit = active_unit(net, name)
     target = Neuron(layer=name, index=unit)
     theirs = attr.NeuronGradient(net.module, net.layer(name)).attribute(net.inputs, unit)
     assert_equal(Gradient()(net.module, net.inputs, target), theirs)

@@ -72,14 +72,14 @@ def test_the_size_is_learnt_and_settles(monkeypatch, seconds, best):
     sizes = [stop - start for start, stop in done]
     assert sizes[0] == 1
     assert all(later <= 2 * max(sizes[:i]) for i, later in enumerate(sizes) if i)
-    assert set(sizes[12:-1]) == {best}
+    assert set(sizes[6 * streams.TRIES : -1]) == {best}
     before = clock.now
     run(size, 2 * best, work)
     assert size.size == best
     assert clock.now > before
 
 
-def test_the_first_chunk_of_a_size_warms_up(monkeypatch):
+def test_the_first_chunks_of_a_size_warm_up(monkeypatch):
     """Slow first calls, as of a just-in-time compiler, must not stop the growth."""
     clock = Clock(monkeypatch)
     monkeypatch.setattr(streams, "free_memory", lambda: 10**12)

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from whybox.core import registry
-from whybox.core.errors import CheckpointError, InputError, ModelError
+from whybox.core.errors import CheckpointError, InputError
 from whybox.core.guard import guard
 from whybox.core.model import Model
-from whybox.core.start import check_inputs, check_relevance, start
+from whybox.core.start import check_relevance, started
 from whybox.core.target import Target
 from whybox.core.task import Task
-from whybox.core.tree import Inputs, as_tuple, each
+from whybox.core.tree import Inputs, as_tuple
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,12 @@ class Method:
         """What must be known of the model: "outputs", "gradients" or "architecture". A wrapper asks what it wraps."""
         return self.taxonomy.needs
 
+    def evidence(
+        self, model: Model, inputs: Inputs, target: Target, **options: Any
+    ) -> tuple[dict[str, Any], tuple[Check, ...]]:
+        """Further details and checks of an answer, too dear for every run: `whybox.explain` asks for them."""
+        return {}, ()
+
     def __call__(self, model: Model | nn.Module, inputs: Inputs, target: Any = None, **options: Any) -> Inputs:
         """The relevance alone: `run(...).relevance`."""
         return self.run(model, inputs, target, **options).relevance
@@ -147,16 +153,24 @@ class Method:
         Raises:
             InputError, TargetError, ModelError, UnknownNameError: before any long work, saying what to do.
         """
-        model = Model.wrap(model)
-        check_inputs(inputs, model, differentiable=self.needs() != "outputs" and at is None)
         began = time.perf_counter()
-        with guard(model.module, seed), torch.inference_mode(False), torch.enable_grad():
-            if any(x.is_inference() for x in (*model.module.parameters(), *model.module.buffers())):
-                raise ModelError("the model was made under torch.inference_mode; load it outside, or deepcopy it there")
-            inputs = each(_own, inputs)
-            kwargs = {name: _own(value) for name, value in (forward_kwargs or {}).items()}
-            task = start(model, inputs, target, kwargs, seed, progress, at)
-            answer = self.attribute(task)
+        with started(
+            model,
+            inputs,
+            target,
+            forward_kwargs=forward_kwargs,
+            seed=seed,
+            progress=progress,
+            at=at,
+            differentiable=self.needs() != "outputs",
+        ) as task:
+            try:
+                answer = self.attribute(task)
+            except KeyboardInterrupt as interrupt:
+                of = f" of {task.cost.planned:,}" if task.cost.planned else ""
+                done = f"{type(self).__name__} stopped after {task.cost.forwards:,}{of} model evaluations"
+                interrupt.add_note(done)
+                raise
         result = answer if isinstance(answer, Attribution) else Attribution(answer)
         check_relevance(result.relevance, task.inputs, type(self).__name__)
         finite = _finite(result.relevance)
@@ -177,13 +191,6 @@ class Method:
         """The method as plain values for YAML and JSON; `whybox.method(**config)` builds it again."""
         values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
         return {"name": registry.name_of(type(self)), **values}
-
-
-def _own(value: Any) -> Any:
-    """A tensor outside of any graph, and one that autograd may save; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.detach().clone() if value.is_inference() else value.detach()
 
 
 def _finite(relevance: Inputs) -> Check:

@@ -27,6 +27,15 @@ METHODS = {
     "cam": "whybox.attribution.cam:CAM",
     "grad_cam": "whybox.attribution.cam:GradCAM",
     "lrp": "whybox.attribution.backprop.lrp:LRP",
+    "deep_taylor": "whybox.attribution.backprop.deep_taylor:DeepTaylor",
+    "guided_backprop": "whybox.attribution.backprop.gated:GuidedBackprop",
+    "deconvnet": "whybox.attribution.backprop.gated:DeconvNet",
+    "salinet": "whybox.attribution.backprop.gated:SaliNet",
+    "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
+    "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
+    "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "rise": "whybox.attribution.perturbation.rise:RISE",
+    "lime": "whybox.attribution.perturbation.lime:LIME",
 }
 
 # Values that stand in the fields of methods.

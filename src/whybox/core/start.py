@@ -1,18 +1,50 @@
 """What stands at the beginning of every run: the inputs checked, the target pinned, the task set up."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from whybox.core.errors import InputError, ModelError
+from whybox.core.guard import guard
 from whybox.core.model import Model
 from whybox.core.taps import check_rows, tap
 from whybox.core.target import as_target
 from whybox.core.task import Task, noise_keys
-from whybox.core.tree import Inputs, as_tuple
+from whybox.core.tree import Inputs, as_tuple, each
+
+
+@contextmanager
+def started(
+    model: Model | nn.Module,
+    inputs: Inputs,
+    target: Any,
+    *,
+    forward_kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    at: str | None = None,
+    differentiable: bool = True,
+) -> Iterator[Task]:
+    """The task of a run, as in `Method.run`, while the context lasts; then the model is as it was, bit for bit."""
+    model = Model.wrap(model)
+    check_inputs(inputs, model, differentiable=differentiable and at is None)
+    with guard(model.module, seed), torch.inference_mode(False), torch.enable_grad():
+        if any(x.is_inference() for x in (*model.module.parameters(), *model.module.buffers())):
+            raise ModelError("the model was made under torch.inference_mode; load it outside, or deepcopy it there")
+        kwargs = {name: _own(value) for name, value in (forward_kwargs or {}).items()}
+        yield start(model, each(_own, inputs), target, kwargs, seed, progress, at)
+
+
+def _own(value: Any) -> Any:
+    """A tensor outside of any graph, and one that autograd may save; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().clone() if value.is_inference() else value.detach()
 
 
 def start(

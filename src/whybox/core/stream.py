@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # A larger chunk must be faster than the last by this factor, else timing noise would drive it up for nothing.
 WORTH_IT = 0.97
+# So many chunks of a size are timed, and the fastest counts: the first ones warm up, the allocator among others.
+TRIES = 3
 LARGEST_ON_CPU = 64
 LARGEST_ON_GPU = 1024
 # The share of the free memory that one chunk may take.
@@ -68,12 +70,12 @@ class ChunkSize:
             return result, rows
 
     def _learn(self, rows: int, seconds: float) -> None:
-        """Two chunks of a size (the first warms up) decide whether to double it, keep it or go back."""
+        """A few chunks of a size decide whether to double it, keep it or go back."""
         if rows < self.size:
             return
         times = [*self._times, seconds / rows]  # a list of its own: several threads may learn at once
-        self._times = times if len(times) < 2 else []
-        if len(times) < 2:
+        self._times = times if len(times) < TRIES else []
+        if len(times) < TRIES:
             return
         fastest = min(times)
         if fastest < self._best[0] * WORTH_IT:

@@ -1,10 +1,8 @@
 """Composites: which rule an operation gets, as an ordered tuple of (match, rule); the first match decides."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-
-from torch import Tensor
 
 from whybox.attribution.backprop import rules
 from whybox.attribution.backprop.rules import Rule
@@ -72,7 +70,6 @@ class Composite:
 
     table: tuple[tuple[Match, Rule], ...] = ()
     otherwise: Rule = _EPSILON
-    relu: "Callable[[Tensor, Tensor, Tensor], Tensor] | None" = None
 
     def rule(self, operation: Operation) -> Rule:
         """The rule of the first match."""

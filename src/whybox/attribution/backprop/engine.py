@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whybox.attribution.backprop.composites import Composite, Operation
 from whybox.attribution.backprop.interception import Interception
-from whybox.attribution.backprop.nodes import Deposit, RuleNode, Stabiliser
+from whybox.attribution.backprop.nodes import Deposit, RuleNode, Stabiliser, Surrogate
 from whybox.attribution.backprop.provenance import Entry, Produced, Provenance, entry_of, provenance
 from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute, share_out, stabilised
 from whybox.attribution.backprop.table import KINDS, Handler, handles, trust
@@ -132,8 +132,16 @@ class Engine(Interception):
         with torch.no_grad():
             z = output.detach()
             share = x.detach() * redistribute(linear, rule, x.detach(), z, 1 / stabilised(z, 0.0))
-        entry = record.entry.through(run, record.entry.slot * share)
-        return self.signal(output, Provenance(output.grad_fn, entry=entry))
+        return self.signal(output, Provenance(output.grad_fn, entry=self.diluted(record.entry, run, share)))
+
+    def diluted(self, entry: Entry, run: Callable[[Tensor], Tensor], share: Tensor) -> Entry:
+        """The entry behind a map with one input per output of whose relevance only a share goes to the input."""
+        return entry.through(run, entry.slot * share)
+
+    def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """An operation whose value is that of `run` and whose rule is the gradient of `stand_in`."""
+        output: Tensor = Surrogate.apply(run, stand_in, x)  # type: ignore[no-untyped-call]
+        return output
 
     def passed(self, run: Callable[[], Tensor], x: Tensor, bounds: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """An operation with one input per output at the explained input: all relevance passes, on zeros too.

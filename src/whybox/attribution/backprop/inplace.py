@@ -83,7 +83,7 @@ def written(base: Tensor, part: Tensor, put: Callable[[Tensor, Any], Any], value
 
     def changed(old: Tensor, value: Any) -> Tensor:
         copy = old.clone(memory_format=torch.contiguous_format)
-        put(_same_view(copy, base, part), value)
+        put(same_view(copy, base, part), value)
         return copy
 
     zero = torch.zeros((), dtype=base.dtype, device=base.device)
@@ -98,12 +98,12 @@ def through(entry: Entry | None, base: Tensor, view: Tensor) -> Entry | None:
     """What goes along with a view of a tensor that has this entry."""
     if entry is None or not base.is_contiguous():
         return None
-    slot, low, high = (x if x is None else _same_view(x, base, view) for x in (entry.slot, entry.low, entry.high))
+    slot, low, high = (x if x is None else same_view(x, base, view) for x in (entry.slot, entry.low, entry.high))
     assert slot is not None
     return replace(entry, slot=slot, low=low, high=high)
 
 
-def _same_view(x: Tensor, base: Tensor, view: Tensor) -> Tensor:
+def same_view(x: Tensor, base: Tensor, view: Tensor) -> Tensor:
     """The view of x that `view` is of `base`."""
     if view is base:
         return x

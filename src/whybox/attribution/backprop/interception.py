@@ -16,7 +16,7 @@ from whybox.attribution.backprop.graph import Graph, is_view
 from whybox.attribution.backprop.inplace import Memory, become, renew, through, written
 from whybox.attribution.backprop.provenance import Provenance, forget, mapped, provenance, remember, tensors
 from whybox.attribution.backprop.running import Running
-from whybox.attribution.backprop.table import KINDS, TRUSTED, out_of_place, strip_inplace
+from whybox.attribution.backprop.table import KINDS, TRUSTED, Handler, out_of_place, strip_inplace
 from whybox.core.errors import ModelError
 
 _Getter = type(Tensor.shape.__get__)  # type: ignore[attr-defined]
@@ -108,8 +108,12 @@ class Interception(TorchFunctionMode):
         with saved_tensors_hooks(Tensor.detach, lambda x: x):  # what checkpoints would make anew stays as it is
             return self._dispatch(function, args, kwargs)
 
+    def handler(self, function: Any) -> Handler | None:
+        """What answers a torch function; None for what works in place and for what has no rule."""
+        return KINDS.get(function)
+
     def _dispatch(self, function: Any, args: Any, kwargs: Any, inplace: bool = False) -> Any:
-        handler = KINDS.get(function)
+        handler = self.handler(function)
         if handler is None:
             plain = out_of_place(function)
             if plain is not None:

@@ -100,19 +100,14 @@ class Deposit(torch.autograd.Function):
         return None, None, None, ctx.back(x, value, c[0] * value)
 
 
-class Backward(torch.autograd.Function):
-    """Forward: the operation itself. Backward: any function of (input, output, c); for gradient-like rules of ReLU."""
+class Through(torch.autograd.Function):
+    """Forward: the given value. Backward: `back` of what arrives, straight to x, whatever made the value of it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, run: Callable[[], Tensor], back: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor
-    ) -> Tensor:
-        value = run()
+    def forward(ctx: Any, back: Callable[[Tensor], Tensor], x: Tensor, value: Tensor) -> Tensor:
         ctx.back = back
-        ctx.save_for_backward(x, value)
-        return value
+        return value.detach()
 
     @staticmethod
     def backward(ctx: Any, *c: Any) -> Any:
-        x, value = ctx.saved_tensors
-        return None, None, ctx.back(x, value, c[0])
+        return None, ctx.back(c[0]), None

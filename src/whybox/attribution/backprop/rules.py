@@ -237,10 +237,10 @@ def _group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor, c:
     weight = linear.weight
     total, back = _run(linear, parts, [_mixed(weight, mix) for mix in mixes], bias)
     on = z if group.where == "all" else clamped(z, 1 if group.where == "z>0" else -1)
-    certain = group.sign if rule.epsilon else 0
-    below = total.abs_().add_(rule.epsilon) if certain else stabilised(total, rule.epsilon)
+    sign = group.sign if rule.epsilon else 0
+    below = total.abs_().add_(rule.epsilon) if sign else stabilised(total, rule.epsilon)
     gradients = back(torch.div(c * on, below, out=below))  # where nothing needs the sum any more
-    factor = group.factor * (certain or 1)
+    factor = group.factor * (sign or 1)
     share = gradients[0] if one_sided else torch.where(x > 0, gradients[0], gradients[1])
     return share if factor == 1 else share.mul_(factor)
 
@@ -287,17 +287,14 @@ def _flat(linear: LinearMap, x: Tensor, relevance: Tensor) -> Tensor:
 
 def _spread(linear: LinearMap, weight: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
     """Σ_j weight_ij / Σ_i weight_ij · R_j; an output without any weight hands nothing on."""
-    with torch.enable_grad():
-        ones = torch.ones_like(x).requires_grad_()
-        total = linear.apply(ones, weight, None)
-    return torch.autograd.grad(total, ones, relevance / stabilised(total.detach(), 0.0))[0]
+    total, back = _run(linear, [torch.ones_like(x)], [weight], None)
+    return back(relevance / stabilised(total, 0.0))[0]
 
 
 def _box(linear: LinearMap, rule: Rule, x: Tensor, low: Tensor, high: Tensor, relevance: Tensor) -> Tensor:
     """zB: a w − l w⁺ − h w⁻ = (a − l) w⁺ + (a − h) w⁻ over its sum, no bias."""
     distances = [x.detach() - low.detach(), x.detach() - high.detach()]
-    weight = linear.weight
-    total, back = _run(linear, distances, [clamped(weight, 1), clamped(weight, -1)], None)
+    total, back = _run(linear, distances, [clamped(linear.weight, sign) for sign in (1, -1)], None)
     below = stabilised(total, rule.epsilon)
     gradients = back(torch.div(relevance, below, out=below))
     return reduce(torch.add, [part.detach() * each for part, each in zip(distances, gradients, strict=True)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.nodes import Backward, Overwriting, Surrogate
+from whybox.attribution.backprop.nodes import Overwriting
 from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
 from whybox.attribution.backprop.table import named
 
@@ -35,12 +35,8 @@ _CLAMPS = _all(("clamp", "clip", "clamp_min", "hardtanh"))
 
 @handles("relu")
 def relu(engine: Engine, _function: Any, args: Any, kwargs: Any) -> Any:
-    """ReLU's own backward is the pass rule; composites for gradient-like methods put another in its place."""
+    """ReLU's own backward is the pass rule."""
     x = args[0] if args else kwargs["input"]
-    rule = engine.composite.relu
-    if rule is not None:
-        output = Backward.apply(lambda: torch.relu(x), rule, x)  # type: ignore[no-untyped-call]
-        return engine.signal(output, Provenance(output.grad_fn, nonnegative=True))
     if x is engine.overwritable and entry_of(x) is None:
         output = Overwriting.apply(x)  # type: ignore[no-untyped-call]
         return engine.signal(output, Provenance(output.grad_fn, nonnegative=True))
@@ -72,7 +68,7 @@ def activation(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         output = engine.passed(lambda: run(x), x, run if function in _MONOTONE else None)
         entry = entry_of(output)
     else:
-        output = Surrogate.apply(lambda: run(x), _secant(run), x)  # type: ignore[no-untyped-call]
+        output = engine.surrogate(lambda: run(x), _secant(run), x)
     record = Provenance(output.grad_fn, function in _GATES, _nonnegative(function, x, exponent, rest, given), entry)
     return engine.signal(output, record)
 

@@ -121,7 +121,7 @@ def _at_input(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         # what of y is due to x, not to a constant added to it
         part = run(x.detach()) - run(torch.zeros_like(x))
         share = torch.where(y == 0, 0, part / torch.where(y == 0, 1, y))
-    entry = record.entry.through(run, record.entry.slot * share)
+    entry = engine.diluted(record.entry, run, share)
     return engine.signal(output, Provenance(output.grad_fn, gate=record.gate, entry=entry))
 
 

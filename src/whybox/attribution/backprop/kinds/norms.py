@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.nodes import Surrogate
 from whybox.attribution.backprop.provenance import Provenance
 
 
 def _surrogate(engine: Engine, run: Any, stand_in: Any, x: Tensor) -> Tensor:
-    output = Surrogate.apply(run, stand_in, x)  # type: ignore[no-untyped-call]
+    output = engine.surrogate(run, stand_in, x)
     return engine.signal(output, Provenance(output.grad_fn))
 
 

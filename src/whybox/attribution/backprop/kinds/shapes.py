@@ -62,7 +62,7 @@ def _zero(x: Tensor) -> Tensor:
     "diag", "broadcast_to", "atleast_1d", "atleast_2d", "atleast_3d", "adjoint", "ravel", "as_strided", "alias_copy",
     "broadcast_tensors", "meshgrid", "block_diag",
 )  # fmt: skip
-def native(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+def rearrangement(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """As autograd does."""
     return rearranged(engine, function, args, kwargs)
 

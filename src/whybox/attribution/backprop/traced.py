@@ -1,0 +1,179 @@
+"""The engine with a ledger: the same rules, and what passes through every operation is booked."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whybox.attribution.backprop import refusal
+from whybox.attribution.backprop.absorbed import Charge, by_offset, by_rule, by_spreading, tangents
+from whybox.attribution.backprop.engine import Engine
+from whybox.attribution.backprop.inplace import same_view
+from whybox.attribution.backprop.kinds import activations, averages, elementwise, products
+from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, mapped, provenance, tensors
+from whybox.attribution.backprop.rules import LinearMap, Rule
+from whybox.attribution.backprop.table import KINDS, Handler, out_of_place
+from whybox.attribution.backprop.trace import Account, Ledger, Step, Trace, on_arrival
+
+_HOMOGENEOUS: tuple[Handler, ...] = (
+    activations.relu, activations.spread_and_mean, averages.average, averages.resampling, averages.winner,
+    averages.dropout, elementwise.product, elementwise.quotient, products.matmul, products.einsum,
+)  # fmt: skip
+_CAUSES: dict[Any, str] = {activations.softmax: "softmax", activations.logarithm_of_softmax: "softmax"}
+
+
+class TracedEngine(Engine):
+    """Applies the rules as the engine does, over a batch of one sample, and books each operation's relevance.
+
+    Cost: the values of all tensors are kept, and each operation is run once more for what it absorbs.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ledger = Ledger()
+        self._handler: Handler | None = None
+        self._rule = ""
+        self._charges: list[tuple[Tensor, Charge]] = []
+
+    def explain(self, leaf: Tensor, *bounds: Any, **options: Any) -> Tensor:
+        x = super().explain(leaf, *bounds, **options)
+        entry = entry_of(x)
+        assert entry is not None
+        with torch._C.DisableTorchFunction():
+            self.ledger.know(x, x.detach().clone())
+            self.ledger.know(entry.slot, None)
+        return x
+
+    def _dispatch(self, function: Any, args: Any, kwargs: Any, inplace: bool = False) -> Any:
+        if self._handler is not None:  # a part of the operation that is running
+            return super()._dispatch(function, args, kwargs, inplace)
+        self._handler = KINDS.get(function) or KINDS.get(out_of_place(function)) or _unknown
+        try:
+            output = super()._dispatch(function, args, kwargs, inplace)
+            self._book(function, [x for x in tensors((output, args, kwargs)) if provenance(x) is not None])
+        finally:
+            self._handler, self._rule = None, ""
+            self._charges.clear()
+        return output
+
+    def _book(self, function: Any, signals: list[Tensor]) -> None:
+        """Open an account for the operation that has just run, if it made anything."""
+        assert self._handler is not None
+        step = Step(refusal.name(function), self.where, self._handler.__name__.lstrip("_"), self._rule)
+        outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in signals]
+        outputs += [(entry.slot, None) for x in signals if (entry := entry_of(x)) is not None]
+        account = self.ledger.open(step, outputs)
+        if account is None:
+            return
+        for x, charge in self._charges:
+            on_arrival(x, partial(account.absorb, charge))
+
+    def rule(self, kind: str, record: Provenance) -> Rule:
+        chosen = super().rule(kind, record)
+        self._rule = chosen.name
+        return chosen
+
+    def linear(
+        self,
+        kind: str,
+        linear: LinearMap,
+        x: Tensor,
+        run: Callable[[], Tensor],
+        channel: int = 1,
+        rule: Rule | None = None,
+    ) -> Tensor:
+        record = provenance(x)
+        assert record is not None
+        rule = rule or self.rule(kind, record)
+        self._rule = rule.name
+        if rule.plain and linear.scale is not None:  # from its own input, not through the map that it is folded into
+            weight = linear.weight
+            run = lambda: linear.apply(x, weight, linear.bias)  # noqa: E731
+        output = super().linear(kind, linear, x, run, channel, rule)
+        a, z, entry = x.detach().clone(), output.detach().clone(), record.entry
+        if rule.at_zero and entry is not None:
+            self._charges.append((output, by_spreading(linear, rule, a, z, entry.low, entry.high)))
+        else:
+            self._charges.append((output, by_rule(linear, rule, a, z)))
+        return output
+
+    def diluted(self, entry: Entry, run: Callable[[Tensor], Tensor], share: Tensor) -> Entry:
+        after = super().diluted(entry, run, share)
+        self._charges.append((after.slot, lambda r: {"bias": r * (1 - share)}))
+        return after
+
+    def native(self, function: Any, args: Any, kwargs: Any, **facts: Any) -> Any:
+        output = super().native(function, args, kwargs, **facts)
+        if self._handler not in _HOMOGENEOUS:
+            self._charge_offset(_CAUSES.get(self._handler, "constant"), function, args, kwargs, output)
+        return output
+
+    def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        output = super().surrogate(run, stand_in, x)
+        self._charges.append((output, by_offset("bias", output.detach().clone(), *tangents(stand_in, [x]))))
+        return output
+
+    def put(self, x: Tensor, put: Callable[[Tensor, Any], Any], value: Any) -> Tensor:
+        base = x if x._base is None else x._base
+        after = (base if provenance(base) is not None else torch.zeros_like(base)).detach().clone()
+        given = value.detach() if isinstance(value, Tensor) else 0.0
+        put(same_view(after, base, x), given if provenance(value) is not None else given * 0)
+        output = super().put(x, put, value)
+        self._charges.append((base, by_offset("constant", base.detach().clone(), after)))
+        return output
+
+    def _without_rule(self, function: Any, args: Any, kwargs: Any) -> Any:
+        output = super()._without_rule(function, args, kwargs)
+        if self.unknown == "gradient":
+            self._charge_offset("unknown", function, args, kwargs, output)
+        return output
+
+    def _charge_offset(self, cause: str, function: Any, args: Any, kwargs: Any, output: Any) -> None:
+        signals = [x for x in tensors((args, kwargs)) if provenance(x) is not None]
+        places = {id(x): i for i, x in enumerate(signals)}
+        made = [x for x in tensors(output) if provenance(x) is not None and id(x) not in places]
+        if not made:
+            return
+
+        def of(*duals: Tensor) -> Any:
+            def put(x: Tensor) -> Tensor:
+                return duals[places[id(x)]] if id(x) in places else x.detach()
+
+            return list(tensors(function(*mapped(args, put), **mapped(kwargs, put))))
+
+        try:
+            found = tangents(of, signals)
+        except NotImplementedError:  # no forward derivative: what it may absorb shows as a gap
+            return
+        for x, tangent in zip(tensors(output), found, strict=True):
+            if any(x is y for y in made):
+                self._charges.append((x, by_offset(cause, x.detach().clone(), tangent)))
+
+    def trace(self, score: Tensor, relevance: Tensor) -> Trace:
+        """What has been booked, once the relevance (a sum) has been computed from this score (1,)."""
+        accounts = self.ledger.accounts
+
+        def row(values: list[float]) -> Tensor:
+            return torch.tensor([values], dtype=torch.float64)
+
+        return Trace(
+            tuple(account.step for account in accounts),
+            row([account.at_output for account in accounts]),
+            row([account.at_input for account in accounts]),
+            {cause: row([account.absorbed[cause] for account in accounts]) for cause in accounts[0].absorbed},
+            row([max(account.out_size, account.in_size) for account in accounts]),
+            score.detach().double().cpu().reshape(1),
+            relevance.detach().double().cpu().reshape(1),
+            (next((a.step for a in (*(a for a in accounts if a.is_nan), *_spoiling(accounts))), None),),
+        )
+
+
+def _spoiling(accounts: list[Account]) -> Iterator[Account]:
+    """Where relevance became NaN or infinite, in the order of the backward pass."""
+    return (account for account in reversed(accounts) if account.spoils)
+
+
+def _unknown() -> None:
+    """Stands for an operation that the table does not have."""
