@@ -221,7 +221,7 @@ are for the completeness gap, which Captum computes on demand.
 
 def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
     """LRP against the gradient and other LRPs, and what the misses are made of."""
-    body, peers, memory_body, kept_body = [], [], [], []
+    body, peers, memory_body, kept_body, missed = [], [], [], [], []
     for name, found in results.items():
         for composite, goal in settings["goals"][name].items():
             ratio, calm = found["ratio"][composite], found["memory_kept"]["ratio"]
@@ -229,6 +229,14 @@ def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
                 (f"{name}, {composite}", *(f"{ratio[clock]:.2f}" for clock in ("processor", "wall")),
                  f"{calm[composite]['processor']:.2f}", f"{goal:.2f}", _met(ratio["processor"] <= goal))
             )  # fmt: skip
+            if ratio["processor"] > goal:
+                missed.append(
+                    f"{name}, {composite}: {ratio['processor']:.2f}, of which {calm[composite]['processor']:.2f} remain "
+                    f"without page faults"
+                    + (f" and {calm[f'{composite}, weights kept']['processor']:.2f} with the weights kept as well"
+                       if f"{composite}, weights kept" in calm else "")
+                    + f"; a gradient and another forward pass alone are {calm['gradient and another forward']['processor']:.2f}"
+                )  # fmt: skip
             for peer, least in settings["at least as fast as"].items():
                 label = f"{peer} {composite}"
                 if label not in found["times_as_fast"]:
@@ -253,8 +261,10 @@ def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
     return f"""## LRP against the gradient
 
 One forward and backward pass with the rules, as a ratio to one forward pass and input gradient in plain PyTorch:
-{subjects} pixels. Weights: {settings["weights"]}. "Memory kept" is the same where the allocator gives nothing back to
-the system ({settings["memory kept"]}): contenders that take turns else pay for each other's page faults.
+{subjects} pixels. Weights: {settings["weights"]}.
+
+"Memory kept" is the same where the allocator gives nothing back to the system ({settings["memory kept"]}):
+contenders that take turns else pay for each other's page faults. The goals are met, or not, as it comes.
 
 {rows(columns, body)}
 What a rule with denominators of its own must do is at least one more forward pass beside those of the gradient; what
@@ -262,9 +272,13 @@ it saves is the gradient's way through batch norm and, with the flat rule, to th
 weights from call to call, which would need proof at each call that the model has not changed, is here for comparison:
 
 {rows(("", "processor, memory kept"), kept_body)}
-Against the LRP of other libraries: their ratio to the gradient, and how many times as fast whybox is. zennit:
-{settings["zennit"]}. Captum: {settings["Captum"]}. The last column is ‖theirs − whybox's‖ / ‖whybox's‖: where it is not
-small, they compute something else.
+Missed: {"; ".join(missed) or "nothing"}.
+
+Against the LRP of other libraries: their ratio to the gradient, and how many times as fast whybox is. The last
+column is ‖theirs − whybox's‖ / ‖whybox's‖: where it is not small, they compute something else.
+
+- zennit: {settings["zennit"]}.
+- Captum: {settings["Captum"]}.
 
 {rows(("", "theirs", "times as fast (processor)", "(wall)", "goal", "met", "distance"), peers)}
 Not compared: {"; ".join(absent)}.

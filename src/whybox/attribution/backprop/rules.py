@@ -232,9 +232,8 @@ def _group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor, c:
     """One group's share of c at the input."""
     bias = None if linear.bias is None else _mixed(linear.bias, group.bias)
     one_sided = linear.nonnegative or group.positive == group.negative
-    parts = [x.detach()] if one_sided else [x.detach().clamp_min(0), x.detach().clamp_max(0)]
-    mixes = (group.positive, group.negative)[: len(parts)]
-    weight = linear.weight
+    parts = [x.detach()] if one_sided else [clamped(x.detach(), sign) for sign in (1, -1)]
+    weight, mixes = linear.weight, (group.positive, group.negative)[: len(parts)]
     total, back = _run(linear, parts, [_mixed(weight, mix) for mix in mixes], bias)
     on = z if group.where == "all" else clamped(z, 1 if group.where == "z>0" else -1)
     sign = group.sign if rule.epsilon else 0
@@ -267,8 +266,7 @@ def _run(
 
 def _by_weight(linear: LinearMap, rule: Rule, x: Tensor, relevance: Tensor) -> Tensor:
     """Flat and w²: R_i from the weights alone; at padding only the inputs inside count."""
-    weight = torch.ones_like(linear.own) if rule.kind == "flat" else linear.weight.square()
-    return _spread(linear, weight, x, relevance)
+    return _spread(linear, torch.ones_like(linear.own) if rule.kind == "flat" else linear.weight.square(), x, relevance)
 
 
 def _flat(linear: LinearMap, x: Tensor, relevance: Tensor) -> Tensor:
