@@ -16,7 +16,7 @@ from benchmarks.measure import ROOT, interleaved, one_thread, quantiles, ratio, 
 from benchmarks.peers import EPSILON, GAMMA, TARGET, captum, gradient, zennit
 from benchmarks.subjects import squeezenet
 from whybox import LRP, Model, models
-from whybox.attribution.backprop import rules
+from whybox.attribution.backprop import sharing
 
 ROUNDS = 9
 PROCESSES = 3
@@ -70,7 +70,7 @@ def measure(name: str) -> dict[str, Any]:
     """Time, agreement and memory on one model."""
     model, x = load(name)
     contenders: dict[str, Work] = {"gradient": lambda: gradient(model.module, x)}
-    contenders |= {composite: lambda lrp=LRP(composite): lrp(model, x, TARGET) for composite in GOALS}
+    contenders |= {composite: lambda composite=composite: LRP(composite)(model, x, TARGET) for composite in GOALS}
     floor, kept = {"forward": lambda: _twice(model.module, x)}, Kept()
     contenders |= floor | {"kept": lambda: kept.call(lambda: LRP("epsilon_plus_flat")(model, x, TARGET))}
     absent, agreement = {}, {}
@@ -110,11 +110,12 @@ class Kept:
 
     def __init__(self) -> None:
         self.weights: dict[Any, tuple[Tensor, Tensor]] = {}
-        self.make, self.mix = rules.LinearMap.weight.fget, rules._mixed
+        self.make, self.mix = sharing.LinearMap.weight.fget, sharing._mixed
 
     def call(self, work: Work) -> Any:
         """Run with the weights kept."""
-        with patch.object(rules.LinearMap, "weight", property(self._weight)), patch.object(rules, "_mixed", self._mix):
+        own = patch.object(sharing.LinearMap, "weight", property(self._weight))
+        with own, patch.object(sharing, "_mixed", self._mix):
             return work()
 
     def _weight(self, linear: Any) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.graph import Node
-from whybox.attribution.backprop.rules import LinearMap, Rule
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap
 
 _NAME = "_whybox_provenance"
 
