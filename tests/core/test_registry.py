@@ -226,7 +226,7 @@ def test_values_that_do_not_fit():
         ("lrp(composite=Composite(table=((flat(), Match()),)))", "field table of Composite"),
         ("lrp(composite=Composite(table=((Match(),),)))", "field table of Composite"),
         ("lrp(composite=Composite(otherwise=gamma(value='much')))", "value of gamma is float, not 'much'"),
-        ("lrp(composite=Composite(otherwise=gamma(value=-1)))", "not negative"),
+        ("lrp(composite=Composite(otherwise=gamma(value=-1.0)))", "not negative"),
         ("lrp(composite=Composite(otherwise=Rule(label='x', kind='best')))", "field kind of Rule"),
         ("lrp(unknown=None)", "field unknown"),
     ],

@@ -162,9 +162,9 @@ def test_the_first_match_decides_and_the_rest_keeps_the_epsilon_rule() -> None:
     table = Composite(
         ((Match(module="features.*", first=False), rules.z_plus()), (Match(kind="convolution"), rules.zero()))
     )
-    assert table.rule(Operation("convolution", "features.3", False, False)).name == "z_plus"
-    assert table.rule(Operation("convolution", "features.0", True, True)).name == "zero"
-    assert table.rule(Operation("dense", "classifier.1", False, False)).name == "epsilon"
+    assert table.rule(Operation("convolution", "features.3", False, False)).label == "z_plus"
+    assert table.rule(Operation("convolution", "features.0", True, True)).label == "zero"
+    assert table.rule(Operation("dense", "classifier.1", False, False)).label == "epsilon"
 
 
 def net() -> nn.Sequential:
