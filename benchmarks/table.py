@@ -217,11 +217,40 @@ are for the completeness gap, which Captum computes on demand.
 {rows(columns, body)}"""
 
 
+def perturbation(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Methods that hide parts of the input, over the forwards they need."""
+    body = []
+    for name, found in results.items():
+        for method, each in found["methods"].items():
+            for contender, ratio in each["ratio"].items():
+                setting = each["captum_perturbations_per_eval"] if contender == "captum" else each["chunk_found"][0]
+                body.append(
+                    (
+                        f"{name}, {method}, {contender}",
+                        str(each["evaluations"][contender]),
+                        seconds(each["timed"][contender]["seconds"]),
+                        f"{ratio['wall']:.2f}",
+                        f"{ratio['processor']:.2f}",
+                        str(setting),
+                    )
+                )
+    chunks = ", ".join(f"{found['raw_chunk']} for {name}" for name, found in results.items())
+    columns = ("", "evaluations", "time", "over raw (wall)", "over raw (processor)", "at once")
+    return f"""## Hiding parts of the input, over the forwards it needs
+
+{settings["images"]} images, some {settings["samples"]} variants of each. Raw is a loop in plain PyTorch over as many
+ready-made variants at its best chunk size ({chunks}): nothing can be faster. Goal for whybox: at most
+{settings["goal"]:.2f}. Captum runs at its best `perturbations_per_eval`, its LIME image by image.
+
+{rows(columns, body)}"""
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "stream": stream,
     "integrated_gradients": integrated,
     "memory": memory,
     "speed": speed,
+    "perturbation": perturbation,
     "start_up": start_up,
 }
 

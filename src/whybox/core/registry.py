@@ -35,6 +35,9 @@ METHODS = {
     "salinet": "whybox.attribution.backprop.gated:SaliNet",
     "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
     "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
+    "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "rise": "whybox.attribution.perturbation.rise:RISE",
+    "lime": "whybox.attribution.perturbation.lime:LIME",
 }
 
 # Values that stand in the fields of methods.

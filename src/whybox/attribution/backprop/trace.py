@@ -186,12 +186,12 @@ class Ledger:
         account.is_nan = any(value is not None and bool(value.isnan().any()) for _, value in fresh)
         for x, value in fresh:
             on_arrival(x, partial(account.arrive, value))
-        for node, edges in self._edges([x.grad_fn for x, _ in fresh]):
+        for node, edges in self._edges({x.grad_fn for x, _ in fresh}):
             node.register_hook(_hand_on(account, edges))
         self.accounts.append(account)
         return account
 
-    def _edges(self, starts: list[Any]) -> Iterator[tuple[Any, dict[int, Tensor | None]]]:
+    def _edges(self, starts: set[Any]) -> Iterator[tuple[Any, dict[int, Tensor | None]]]:
         """The nodes from these ones down to what is known, with the values at their edges into it."""
         stack, seen = list(starts), set(starts)
         while stack:
