@@ -18,7 +18,7 @@ from benchmarks.measure import ROOT, ROUNDS, interleaved, one_thread, quantiles,
 from benchmarks.peers import EPSILON, GAMMA, TARGET, captum, gradient, zennit
 from benchmarks.subjects import squeezenet
 from whybox import LRP, Model, models
-from whybox.attribution.backprop import rules
+from whybox.attribution.backprop import sharing
 
 PROCESSES = 3
 # The images at once, the side, and the highest ratio of each composite.
@@ -137,11 +137,14 @@ class Kept:
 
     def __init__(self) -> None:
         self.weights: dict[Any, tuple[Tensor, Tensor]] = {}
-        self.make, self.mix = rules.LinearMap.weight.fget, rules._mixed
+        self.make, self.mix = sharing.LinearMap.weight.fget, sharing._mixed
 
     def call(self, work: Work) -> Any:
         """Run with the weights kept."""
-        with patch.object(rules.LinearMap, "weight", property(self._weight)), patch.object(rules, "_mixed", self._mix):
+        with (
+            patch.object(sharing.LinearMap, "weight", property(self._weight)),
+            patch.object(sharing, "_mixed", self._mix),
+        ):
             return work()
 
     def _weight(self, linear: Any) -> Tensor:

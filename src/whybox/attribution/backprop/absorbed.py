@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from whybox.attribution.backprop.rules import Group, LinearMap, Mix, Rule, stabilised
+from whybox.attribution.backprop.rules import Group, Mix, Rule
+from whybox.attribution.backprop.sharing import LinearMap, stabilised
 
 Charge = Callable[[Tensor], dict[str, Tensor]]
 """From c at an operation's output to what each cause absorbs there, entry by entry."""

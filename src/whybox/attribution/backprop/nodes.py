@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
-from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap, redistribute
 
 StandIn = Callable[..., Tensor]
 
