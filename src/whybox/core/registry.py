@@ -28,6 +28,7 @@ METHODS = {
     "grad_cam": "whybox.attribution.cam:GradCAM",
     "lrp": "whybox.attribution.backprop.lrp:LRP",
     "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
     "rise": "whybox.attribution.perturbation.rise:RISE",
     "lime": "whybox.attribution.perturbation.lime:LIME",
 }
