@@ -24,16 +24,18 @@ TRAINING_SAMPLES = 1e5
 
 @dataclass(frozen=True)
 class PredictionDifference(Method):
-    """Relevance R(p) = mean over windows i ∋ p of log₂ odds(c|x) − log₂ odds(c|x∖i): evidence for c, in bits.
+    """Relevance R(p) = mean over windows i ∋ p of log₂ odds(c|x) − log₂ odds(c|x∖i): the evidence for a class, in bits.
 
-    p(c|x∖i) is the mean probability over `samples` draws of what the window may hold. After `fit(model, data)` they
-    are from the Gaussian that the data's patches have in each channel, given what lies around the window: mean
-    μ₁ + Σ₁₂Σ₂₂⁻¹(x₂ − μ₂), covariance Σ₁₁ − Σ₁₂Σ₂₂⁻¹Σ₂₁, clipped to the data's range; tables give the whole rest of the
-    row. Otherwise from `infill`, whatever lies around: `Sample()` for values of other samples. Odds are p/(1 − p) of
-    (pN + 1)/(N + K), N = 1e5, K classes. A class (by number, `Logit`, `Probability`) is explained by its probability,
-    with a single output the sigmoid, in a dense output the mean over positions; any other target (`Neuron`, `Contrast`,
-    `LogProbability`, a function) by the raw difference f(x) − mean f(x∖i), for a contrast of scores the evidence
-    for one class against the other in nats. Signed, size 1 on the channel axis; what is ignored gets exactly 0.
+    p(c|x∖i) is the mean probability of the class c over `samples` draws of what the window may hold. After
+    `fit(model, data)` they are from the Gaussian that the data's patches have in each channel, given what lies around
+    the window: mean μ₁ + Σ₁₂Σ₂₂⁻¹(x₂ − μ₂), covariance Σ₁₁ − Σ₁₂Σ₂₂⁻¹Σ₂₁, clipped to the data's range; a column of a
+    table is drawn given all others. Otherwise they are from `infill`, whatever lies around: `Sample()` for values of
+    other samples. Odds are q/(1 − q) of q = (pN + 1)/(N + K), N = 1e5, K classes.
+    A class (by number, `Logit`, `Probability`) is explained by its probability: with a single output the sigmoid, in a
+    dense output the mean over positions. Any other target (`Neuron`, `Contrast`, `LogProbability`, a function) has the
+    raw difference f(x) − mean f(x∖i); for a contrast of scores that is the evidence for one class against the other, in
+    nats. Signed, size 1 on the channel axis. What the model ignores gets 0, exactly where it answers alike in chunks of
+    all sizes.
     Cost: `samples` forward passes for each window, one with a fixed infill, and one more; some 475,000 for a picture of
     227 × 227, 5,300 for one of 32 × 32; memory does not grow with `samples`.
     Limits: a window whose content follows from what is around it gets little, and so does evidence that stands twice
