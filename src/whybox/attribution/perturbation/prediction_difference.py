@@ -39,7 +39,8 @@ class PredictionDifference(Method):
     Cost: `samples` forward passes for each window, one with a fixed infill, and one more; some 475,000 for a picture of
     227 × 227, 5,300 for one of 32 × 32; memory does not grow with `samples`.
     Limits: a window whose content follows from what is around it gets little, and so does evidence that stands twice
-    in the input; a Gaussian knows textures, not things; noisy, with an error that falls as 1/√samples.
+    in the input; a Gaussian knows textures, not things; noisy, with an error that falls as 1/√samples. The odds are
+    capped at N/(K − 1), 6.6 bits for 1,000 classes, so a prediction close to certain shows little: explain a contrast.
     Source: Zintgraf, Cohen, Adel & Welling 2017, arXiv 1702.04595; Robnik-Šikonja & Kononenko 2008,
     doi 10.1109/TKDE.2007.190734.
 
