@@ -219,6 +219,17 @@ are for the completeness gap, which Captum computes on demand.
 {rows(columns, body)}"""
 
 
+def _made_of(composite: str, ratio: dict[str, Any], calm: dict[str, Any]) -> str:
+    """What is left of a ratio that misses its goal when its causes are taken away one by one."""
+    kept = calm.get(f"{composite}, weights kept")
+    without = "" if kept is None else f" and {kept['processor']:.2f} with the weights kept as well"
+    least = calm["gradient and another forward"]["processor"]
+    return (
+        f"{ratio['processor']:.2f}, of which {calm[composite]['processor']:.2f} remain without page faults{without}; "
+        f"a gradient and another forward pass alone are {least:.2f}"
+    )
+
+
 def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
     """LRP against the gradient and other LRPs, and what the misses are made of."""
     body, peers, memory_body, kept_body, missed = [], [], [], [], []
@@ -230,13 +241,7 @@ def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
                  f"{calm[composite]['processor']:.2f}", f"{goal:.2f}", _met(ratio["processor"] <= goal))
             )  # fmt: skip
             if ratio["processor"] > goal:
-                missed.append(
-                    f"{name}, {composite}: {ratio['processor']:.2f}, of which {calm[composite]['processor']:.2f} remain "
-                    f"without page faults"
-                    + (f" and {calm[f'{composite}, weights kept']['processor']:.2f} with the weights kept as well"
-                       if f"{composite}, weights kept" in calm else "")
-                    + f"; a gradient and another forward pass alone are {calm['gradient and another forward']['processor']:.2f}"
-                )  # fmt: skip
+                missed.append(f"{name}, {composite}: {_made_of(composite, ratio, calm)}")
             for peer, least in settings["at least as fast as"].items():
                 label = f"{peer} {composite}"
                 if label not in found["times_as_fast"]:
