@@ -36,6 +36,7 @@ METHODS = {
     "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
     "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
     "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
     "rise": "whybox.attribution.perturbation.rise:RISE",
     "lime": "whybox.attribution.perturbation.lime:LIME",
 }

@@ -100,10 +100,10 @@ class Interception(TorchFunctionMode):
             return function(*args, **kwargs)
         if not self._any_signal(args) and not (kwargs and self._any_signal(kwargs.values())):
             return None if function is torch._C._set_grad_enabled else function(*args, **kwargs)
+        self.made, self.overwritable = None, self.made
         if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)  # inside an autograd function, which the walk over the graph will find
         self._check_circumstances()
-        self.made, self.overwritable = None, self.made
         if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
             return self._dispatch(function, args, kwargs)
         with saved_tensors_hooks(Tensor.detach, lambda x: x):  # what checkpoints would make anew stays as it is

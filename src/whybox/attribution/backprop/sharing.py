@@ -68,7 +68,7 @@ def stabilised(z: Tensor, epsilon: float) -> Tensor:
     if epsilon == 0:
         return torch.where(z == 0, torch.inf, z)
     step = z.new_full((), epsilon)  # in z's dtype: two plain numbers would make float32
-    return z + torch.where(z < 0, -step, step)
+    return torch.where(z < 0, -step, step).add_(z)
 
 
 def clamped(weight: Tensor, sign: int) -> Tensor:
@@ -94,16 +94,15 @@ def _group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor, c:
     """One group's share of c at the input."""
     bias = None if linear.bias is None else _mixed(linear.bias, group.bias)
     one_sided = linear.nonnegative or group.positive == group.negative
-    parts = [x.detach()] if one_sided else [x.detach().clamp_min(0), x.detach().clamp_max(0)]
-    mixes = (group.positive, group.negative)[: len(parts)]
-    weight = linear.weight
+    parts = [x.detach()] if one_sided else [clamped(x.detach(), sign) for sign in (1, -1)]
+    weight, mixes = linear.weight, (group.positive, group.negative)[: len(parts)]
     total, back = _run(linear, parts, [_mixed(weight, mix) for mix in mixes], bias)
     on = z if group.where == "all" else clamped(z, 1 if group.where == "z>0" else -1)
-    certain = group.sign if rule.epsilon else 0
-    below = total.abs_().add_(rule.epsilon) if certain else stabilised(total, rule.epsilon)
-    gradients = back(torch.mul(c, on).div_(below))
-    factor = group.factor * (certain or 1)
-    share: Tensor = gradients[0] if one_sided else torch.where(x > 0, gradients[0], gradients[1])
+    sign = group.sign if rule.epsilon else 0
+    below = total.abs_().add_(rule.epsilon) if sign else stabilised(total, rule.epsilon)
+    gradients = back(torch.div(c * on, below, out=below))  # where nothing needs the sum any more
+    factor = group.factor * (sign or 1)
+    share = gradients[0] if one_sided else torch.where(x > 0, gradients[0], gradients[1])
     return share if factor == 1 else share.mul_(factor)
 
 
@@ -129,8 +128,7 @@ def _run(
 
 def _by_weight(linear: LinearMap, rule: Rule, x: Tensor, relevance: Tensor) -> Tensor:
     """Flat and w²: R_i from the weights alone; at padding only the inputs inside count."""
-    weight = torch.ones_like(linear.own) if rule.kind == "flat" else linear.weight.square()
-    return _spread(linear, weight, x, relevance)
+    return _spread(linear, torch.ones_like(linear.own) if rule.kind == "flat" else linear.weight.square(), x, relevance)
 
 
 def _flat(linear: LinearMap, x: Tensor, relevance: Tensor) -> Tensor:
@@ -149,16 +147,14 @@ def _flat(linear: LinearMap, x: Tensor, relevance: Tensor) -> Tensor:
 
 def _spread(linear: LinearMap, weight: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
     """Σ_j weight_ij / Σ_i weight_ij · R_j; an output without any weight hands nothing on."""
-    with torch.enable_grad():
-        ones = torch.ones_like(x).requires_grad_()
-        total = linear.apply(ones, weight, None)
-    return torch.autograd.grad(total, ones, relevance / stabilised(total.detach(), 0.0))[0]
+    total, back = _run(linear, [torch.ones_like(x)], [weight], None)
+    return back(relevance / stabilised(total, 0.0))[0]
 
 
 def _box(linear: LinearMap, rule: Rule, x: Tensor, low: Tensor, high: Tensor, relevance: Tensor) -> Tensor:
     """zB: a w − l w⁺ − h w⁻ = (a − l) w⁺ + (a − h) w⁻ over its sum, no bias."""
     distances = [x.detach() - low.detach(), x.detach() - high.detach()]
-    weight = linear.weight
-    total, back = _run(linear, distances, [clamped(weight, 1), clamped(weight, -1)], None)
-    gradients = back(relevance / stabilised(total, rule.epsilon))
+    total, back = _run(linear, distances, [clamped(linear.weight, sign) for sign in (1, -1)], None)
+    below = stabilised(total, rule.epsilon)
+    gradients = back(torch.div(relevance, below, out=below))
     return reduce(torch.add, [part.detach() * each for part, each in zip(distances, gradients, strict=True)])

@@ -1,6 +1,7 @@
 """Windows that slide over the positions of every input: what each covers, and means over those that cover a place."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,11 @@ from whybox.core.task import Task
 from whybox.core.tree import Inputs, as_tuple, like
 
 Size = int | tuple[int, ...] | None
+
+
+def eighth(size: int) -> int:
+    """The width of a window on an axis of this size, where a method has no other habit."""
+    return -(-size // 8)
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,15 @@ class Windows:
     inputs: Inputs
 
     @classmethod
-    def of(cls, task: Task, window: Size, stride: Size) -> "Windows":
+    def of(cls, task: Task, window: Size, stride: Size, usual_width: Callable[[int], int] = eighth) -> "Windows":
         """Windows from the first place to the last, where they are cut; sizes for all axes, or one for each.
 
-        None is a window of an eighth of the axis (of one column or token), and a stride of half the window.
+        None is a window of the usual width (of one column or token), and a stride of half the window.
         """
         covers, axes = [], position_axes(task)
         for x, along in zip(as_tuple(task.inputs), axes, strict=True):
             sizes = [x.shape[axis] for axis in along]
-            usual = [1 if axis == 1 else -(-size // 8) for axis, size in zip(along, sizes, strict=True)]
+            usual = [1 if axis == 1 else usual_width(size) for axis, size in zip(along, sizes, strict=True)]
             widths = _each(window, usual, "window")
             strides = _each(stride, [-(-width // 2) for width in widths], "stride")
             for size, width, step in zip(sizes, widths, strides, strict=True):
