@@ -319,6 +319,19 @@ def test_names_are_read_without_torch():
     """)
 
 
+def test_a_handler_registered_before_anything_else_is_loaded_stays():
+    python("""
+        import whybox
+        @whybox.attribution.backprop.handles("relu")
+        def mine(engine, function, args, kwargs):
+            raise AssertionError
+        import torch
+        import whybox.attribution.backprop.lrp
+        from whybox.attribution.backprop.table import KINDS
+        assert KINDS[torch.relu] is mine
+    """)
+
+
 def test_every_public_name_exists_whatever_was_imported_before():
     python("""
         import importlib, types

@@ -213,6 +213,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max of two": lambda x: torch.max(x, torch.ones_like(x) * -0.5),
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 1)),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "cumsum": lambda x: x.cumsum(1) - torch.cumsum(x, dim=2),
     "mean": lambda x: x.mean(1, keepdim=True) + torch.mean(x, dim=(2, 3), keepdim=True),
     "rsub": lambda x: 1 - x + torch.rsub(x, 2, alpha=3) + torch.sub(input=x, other=1, alpha=2),
     "keywords": lambda x: torch.add(x, other=x, alpha=-2) + torch.mul(input=x, other=3) + torch.div(x, other=4),
