@@ -73,6 +73,13 @@ def test_each_side_of_alpha_beta_charges_its_own_bias() -> None:
     assert absorbed(trace) == {"bias": [pytest.approx(2 * 5.5 * 0.5 / 6.5)]}  # positive part 6 + 0.5, negative −1 + 0
 
 
+def test_a_rule_that_covers_only_some_outputs_absorbs_the_others() -> None:
+    positive = rules.Rule("positive", (rules.Group(where="z>0"),))
+    trace = traced(lambda net, x: net.layer(x), X, Composite(((Match(kind="dense"), positive),)), layer=dense())
+    assert absorbed(trace) == {"bias": [0.5, 0.0], "rule": [0.0, -1.5]}
+    assert float(trace.gap.max()) < 1e-12
+
+
 def test_a_weight_of_zero_hands_nothing_on() -> None:
     layer = dense()
     nn.init.zeros_(layer.weight)

@@ -11,8 +11,9 @@ from torch import Tensor
 from whybox.attribution.backprop.absorbed import Charge
 from whybox.core.errors import ModelError
 
-CAUSES = ("bias", "epsilon", "zero", "constant", "softmax", "unknown")
-"""What absorbs relevance: biases and shifts; stabilisers; denominators and activations of zero; constants that are
+CAUSES = ("bias", "epsilon", "zero", "rule", "constant", "softmax", "unknown")
+"""What absorbs relevance: biases and shifts; stabilisers; denominators and activations of zero; rules whose
+groups do not cover all outputs; constants that are
 added, padded or written in; the offset of softmax; operations taken by gradient."""
 
 
