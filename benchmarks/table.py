@@ -230,13 +230,14 @@ def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
                  f"{calm[composite]['processor']:.2f}", f"{goal:.2f}", _met(ratio["processor"] <= goal))
             )  # fmt: skip
             if ratio["processor"] > goal:
+                kept = calm.get(f"{composite}, weights kept")
                 missed.append(
-                    f"{name}, {composite}: {ratio['processor']:.2f}, of which {calm[composite]['processor']:.2f} remain "
-                    f"without page faults"
-                    + (f" and {calm[f'{composite}, weights kept']['processor']:.2f} with the weights kept as well"
-                       if f"{composite}, weights kept" in calm else "")
-                    + f"; a gradient and another forward pass alone are {calm['gradient and another forward']['processor']:.2f}"
-                )  # fmt: skip
+                    f"{name}, {composite}: {ratio['processor']:.2f}; without page faults "
+                    f"{calm[composite]['processor']:.2f}"
+                    + ("" if kept is None else f", with the weights kept as well {kept['processor']:.2f}")
+                    + ", a gradient and another forward pass alone "
+                    + f"{calm['gradient and another forward']['processor']:.2f}"
+                )
             for peer, least in settings["at least as fast as"].items():
                 label = f"{peer} {composite}"
                 if label not in found["times_as_fast"]:
