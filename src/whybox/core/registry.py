@@ -30,6 +30,8 @@ METHODS = {
     "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
     "rise": "whybox.attribution.perturbation.rise:RISE",
     "lime": "whybox.attribution.perturbation.lime:LIME",
+    "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
+    "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
 }
 
 # Values that stand in the fields of methods.
