@@ -193,8 +193,9 @@ def shapley(results: dict[str, Any], settings: dict[str, Any]) -> str:
 {settings["regions"]} superpixels, hidden by the mean colour; the exact values from all {2 ** settings["regions"]:,}
 coalitions of {settings["pictures"]} pictures for each model ({pixels}); {settings["seeds"]} seeds. The error is the
 root mean square over regions, pictures and seeds, relative to that of the picture's values. Every estimator has its
-largest setting within the budget of evaluations, counted; shap {settings["shap"]}. Below the peers, what becomes of
-whybox's estimators with one part exchanged.
+largest setting within the budget of evaluations, counted (shap {settings["shap"]}). The last two lines of each model
+exchange one part: the same coalitions with the usual weighted least squares show what KernelSHAP owes to its estimate,
+and KernelSHAP's estimate from the coalitions of ShapleySampling what the plain mean over orders leaves lying.
 
 {rows(("", *budgets), body)}
 Goal: at most half the error of the best of each peer.
