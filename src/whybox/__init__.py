@@ -29,6 +29,7 @@ _PLACES = {
     "whybox.core.explanation": ("Explanation",),
     "whybox.core.errors": ("WhyboxError",),
     "whybox.explaining": ("explain",),
+    "whybox.inspection": ("Inspection", "inspect"),
 }
 _MODULES = ("datasets", "evaluation", "models", "plot", "report")
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}
