@@ -53,7 +53,10 @@ def zennit(model: Model, x: Tensor, composite: str) -> Work:
 
 
 def captum(model: Model, x: Tensor, composite: str) -> Work:
-    """Captum's LRP; it forgets the rules after every call, so that they are set anew."""
+    """Captum's LRP; it forgets the rules after every call, so that they are set anew.
+
+    Its z⁺ rule leaves negative biases in the denominator, which may be zero then; so it gets none.
+    """
     from captum.attr import LRP
     from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 
@@ -65,7 +68,7 @@ def captum(model: Model, x: Tensor, composite: str) -> Work:
     def work() -> Tensor:
         for layer in layers:
             plus = composite == "epsilon_plus" and isinstance(layer, nn.Conv2d)
-            layer.rule = Alpha1_Beta0_Rule() if plus else EpsilonRule(EPSILON)
+            layer.rule = Alpha1_Beta0_Rule(set_bias_to_zero=True) if plus else EpsilonRule(EPSILON)
         answer: Tensor = LRP(module).attribute(x.clone(), TARGET)
         return answer.detach()
 

@@ -37,7 +37,9 @@ def write() -> Path:
 def footer(content: dict[str, Any]) -> str:
     """On what it was measured."""
     it = content["environment"]
-    versions = ", ".join(f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "python") if it[name])
+    versions = ", ".join(
+        f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "zennit", "python") if it.get(name)
+    )
     return (
         f"<small>{it['date']}, commit {it['commit']}, {versions}; {it['cores']} shared cores ({it['processor']}), one "
         f"thread, mean load of the machine {it['load']}. All numbers and settings: "
@@ -202,7 +204,7 @@ def speed(results: dict[str, Any], settings: dict[str, Any]) -> str:
                     seconds(theirs),
                     f"{found['ratio']['wall']:.2f}",
                     f"{found['ratio']['processor']:.2f}",
-                    *(f"{asked[who]['forwards']} + {asked[who]['backwards']}" for who in ("whybox", "captum")),
+                    *(_asked(asked[who]) for who in ("whybox", "captum")),
                     str(found["captum_batch"] or "all"),
                 )
             )
@@ -217,11 +219,124 @@ are for the completeness gap, which Captum computes on demand.
 {rows(columns, body)}"""
 
 
+def _made_of(composite: str, ratio: dict[str, Any], calm: dict[str, Any]) -> str:
+    """What is left of a ratio that misses its goal when its causes are taken away one by one."""
+    kept = calm.get(f"{composite}, weights kept")
+    without = "" if kept is None else f" and {kept['processor']:.2f} with the weights kept as well"
+    least = calm["gradient and another forward"]["processor"]
+    return (
+        f"{ratio['processor']:.2f}, of which {calm[composite]['processor']:.2f} remain without page faults{without}; "
+        f"a gradient and another forward pass alone are {least:.2f}"
+    )
+
+
+def backprop(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """LRP against the gradient and other LRPs, and what the misses are made of."""
+    body, peers, memory_body, kept_body, missed = [], [], [], [], []
+    for name, found in results.items():
+        for composite, goal in settings["goals"][name].items():
+            ratio, calm = found["ratio"][composite], found["memory_kept"]["ratio"]
+            body.append(
+                (f"{name}, {composite}", *(f"{ratio[clock]:.2f}" for clock in ("processor", "wall")),
+                 f"{calm[composite]['processor']:.2f}", f"{goal:.2f}", _met(ratio["processor"] <= goal))
+            )  # fmt: skip
+            if ratio["processor"] > goal:
+                missed.append(f"{name}, {composite}: {_made_of(composite, ratio, calm)}")
+            for peer, least in settings["at least as fast as"].items():
+                label = f"{peer} {composite}"
+                if label not in found["times_as_fast"]:
+                    continue
+                faster, off = found["times_as_fast"][label], found["relative_distance"][label]
+                peers.append(
+                    (f"{name}, {label}", f"{found['ratio'][label]['processor']:.2f}",
+                     *(f"{faster[clock]:.2f}" for clock in ("processor", "wall")), f"{least:.1f}",
+                     _met(faster["processor"] >= least), "not finite" if off is None else f"{off:.1g}")
+                )  # fmt: skip
+            used, base = found["memory"][composite], found["memory"]["gradient"]
+            added, whole = (used[key]["median"] / base[key]["median"] for key in ("added", "peak"))
+            memory_body.append(
+                (f"{name}, {composite}", f"{used['added']['median'] / 2**20:.0f}", f"{added:.2f}", f"{whole:.2f}",
+                 _met(added <= settings["memory goal"]))
+            )  # fmt: skip
+        for label in ("gradient and another forward", "epsilon_plus_flat", "epsilon_plus_flat, weights kept"):
+            kept_body.append((f"{name}, {label}", f"{found['memory_kept']['ratio'][label]['processor']:.2f}"))
+    absent = sorted({f"{label}: {why}" for found in results.values() for label, why in found["absent"].items()})
+    subjects = "; ".join(f"{name} {it['images']} × {it['side']}²" for name, it in settings["subjects"].items())
+    columns = ("", "processor", "wall", "processor, memory kept", "goal", "met")
+    return f"""## LRP against the gradient
+
+One forward and backward pass with the rules, as a ratio to one forward pass and input gradient in plain PyTorch:
+{subjects} pixels. Weights: {settings["weights"]}.
+
+"Memory kept" is the same where the allocator gives nothing back to the system ({settings["memory kept"]}):
+contenders that take turns else pay for each other's page faults. The goals are met, or not, as it comes.
+
+{rows(columns, body)}
+What a rule with denominators of its own must do is at least one more forward pass beside those of the gradient; what
+it saves is the gradient's way through batch norm and, with the flat rule, to the colours. Keeping folded and split
+weights from call to call, which would need proof at each call that the model has not changed, is here for comparison:
+
+{rows(("", "processor, memory kept"), kept_body)}
+Missed: {"; ".join(missed) or "nothing"}.
+
+Against the LRP of other libraries: their ratio to the gradient, and how many times as fast whybox is. The last
+column is ‖theirs − whybox's‖ / ‖whybox's‖: where it is not small, they compute something else.
+
+- zennit: {settings["zennit"]}.
+- Captum: {settings["Captum"]}.
+
+{rows(("", "theirs", "times as fast (processor)", "(wall)", "goal", "met", "distance"), peers)}
+Not compared: {"; ".join(absent)}.
+
+Peak memory in a fresh process, two calls: what comes on top of the loaded model, as a ratio to what the gradient adds
+(goal: {settings["memory goal"]}), and the same of the whole process.
+
+{rows(("", "added (MiB)", "added, ratio", "whole, ratio", "met"), memory_body)}"""
+
+
+def _asked(count: dict[str, int] | None) -> str:
+    return "–" if count is None else f"{count['forwards']} + {count['backwards']}"
+
+
+def _met(yes: bool) -> str:
+    return "yes" if yes else "no"
+
+
+def perturbation(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Methods that hide parts of the input, over the forwards they need."""
+    body = []
+    for name, found in results.items():
+        for method, each in found["methods"].items():
+            for contender, ratio in each["ratio"].items():
+                setting = each["captum_perturbations_per_eval"] if contender == "captum" else each["chunk_found"][0]
+                body.append(
+                    (
+                        f"{name}, {method}, {contender}",
+                        str(each["evaluations"][contender]),
+                        seconds(each["timed"][contender]["seconds"]),
+                        f"{ratio['wall']:.2f}",
+                        f"{ratio['processor']:.2f}",
+                        str(setting),
+                    )
+                )
+    chunks = ", ".join(f"{found['raw_chunk']} for {name}" for name, found in results.items())
+    columns = ("", "evaluations", "time", "over raw (wall)", "over raw (processor)", "at once")
+    return f"""## Hiding parts of the input, over the forwards it needs
+
+{settings["images"]} images, some {settings["samples"]} variants of each. Raw is a loop in plain PyTorch over as many
+ready-made variants at its best chunk size ({chunks}): nothing can be faster. Goal for whybox: at most
+{settings["goal"]:.2f}. Captum runs at its best `perturbations_per_eval`, its LIME image by image.
+
+{rows(columns, body)}"""
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "stream": stream,
     "integrated_gradients": integrated,
     "memory": memory,
     "speed": speed,
+    "backprop": backprop,
+    "perturbation": perturbation,
     "start_up": start_up,
 }
 

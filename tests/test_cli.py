@@ -279,13 +279,18 @@ class TestExplain:
         assert Path("whybox-report.html").exists()
 
     def test_interrupting_says_what_was_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stop = KeyboardInterrupt()
+
         def interrupt(*_args: object, **_kwargs: object) -> None:
-            raise KeyboardInterrupt
+            raise stop
 
         monkeypatch.setattr("whybox.report.collect", interrupt)
         result = run("explain", "one.png", "-m", "digits")
         assert result.exit_code == 130
         assert result.stderr == "\nInterrupted while explaining digits; nothing was written.\n"
+        stop.add_note("RISE stopped after 24 of 300 model evaluations")
+        result = run("explain", "one.png", "-m", "digits")
+        assert "digits (RISE stopped after 24 of 300 model evaluations); nothing was written." in result.stderr
 
     def test_an_error_that_is_nobodys_fault_but_ours_passes_with_its_traceback(
         self, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 import whybox
-from whybox.plot import heat, positions, scale_of
+from whybox.plot import heat, scale_of
 
 HERE = Path(__file__).parent
 DIGIT = 342  # of the held-out digits: the mistake that the model is surest of
@@ -26,7 +26,7 @@ def picture(ax: Axes, x: Tensor) -> None:
 
 def relevance_map(ax: Axes, x: Tensor, relevance: Tensor) -> None:
     """The relevance over a pale negative of the picture, on the scale of `whybox.plot`."""
-    values = positions(relevance)[0]
+    values = relevance.sum(1)[0]
     ax.imshow(0.97 - 0.25 * x[0, 0], cmap="gray", vmin=0, vmax=1)
     ax.imshow(heat(values, scale_of(values)))
 

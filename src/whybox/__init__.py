@@ -12,7 +12,6 @@ from whybox.core.registry import method as method
 from whybox.core.registry import methods as methods
 
 _PLACES = {
-    "whybox.attribution.backprop.composites": ("Composite",),
     "whybox.core.model": ("Domain", "Model"),
     "whybox.core.method": ("Attribution", "Check", "Fitted", "Method", "Taxonomy"),
     "whybox.core.task": ("Task",),
@@ -31,7 +30,8 @@ _PLACES = {
     "whybox.explaining": ("explain",),
     "whybox.inspection": ("Inspection", "inspect"),
 }
-_MODULES = ("datasets", "evaluation", "models", "plot", "report")
+_MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}
+_MODULES["rules"] = "whybox.attribution.backprop.rules"
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}
 _NAMES |= {place.partition(":")[2]: place.partition(":")[0] for place in (*_METHODS.values(), *_VALUES.values())}
 
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(importlib.import_module(_NAMES[name]), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"whybox.{name}")
+        value = importlib.import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'whybox' has no attribute {name!r}")
     globals()[name] = value

@@ -170,9 +170,10 @@ def fuse(at, error):
 
 
 def small(name):
-    """The registered method with few steps and samples."""
+    """The registered method with few steps, samples and regions."""
     fields = whybox.core.registry.method_class(name).__dataclass_fields__
-    return whybox.method(name, **{key: value for key, value in {"samples": 3, "steps": 3}.items() if key in fields})
+    few = {"samples": 6, "steps": 3, "regions": whybox.Along(1)}
+    return whybox.method(name, **{key: value for key, value in few.items() if key in fields})
 
 
 def rough(net, x, y):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import importlib.metadata
+import inspect
 import json
 import pickle
 import pkgutil
@@ -10,31 +11,43 @@ import re
 import subprocess
 import sys
 import textwrap
+from typing import get_type_hints
 
 import pytest
 import yaml
 
 import whybox
 from whybox import (
+    LRP,
     Blur,
+    Composite,
     Constant,
     ExpectedGradients,
     External,
     Fitted,
     GradCAM,
     Gradient,
+    Group,
     Imputed,
     InputXGradient,
     IntegratedGradients,
+    Match,
     Method,
     Patches,
+    Rule,
     SmoothGrad,
     VarGrad,
+    rules,
 )
 from whybox.core import reference, regions, registry
 from whybox.core.card import card
 from whybox.core.errors import InputError, UnknownNameError
 
+PAIRS = (
+    (Match(first=True), rules.flat()),
+    (Match(kind="convolution", module="features.*"), rules.alpha_beta(3.0, 2.0)),
+    (Match(pixels=False), Rule("mine", (Group(positive=(1.0, 0.5), where="z>0"), Group(factor=-0.5)), 0.1)),
+)
 CLASSES = [registry.method_class(name) for name in whybox.methods()]
 EXAMPLES = [
     *(whybox.method(name) for name in whybox.methods()),
@@ -43,6 +56,9 @@ EXAMPLES = [
     IntegratedGradients(steps=7, rule="riemann", baseline=Constant(0.25)),
     ExpectedGradients(samples=3, baseline=Imputed(noise=0.1)),
     SmoothGrad(of=VarGrad(of=IntegratedGradients(baseline=Blur(2.0)), samples=4), noise=0.5),
+    LRP(composite=Composite()),
+    LRP(composite=Composite(PAIRS, otherwise=rules.gamma(0.1))),
+    SmoothGrad(of=LRP(composite=Composite(PAIRS[:1]))),
 ]
 
 
@@ -69,11 +85,18 @@ def test_the_table_is_the_tree():
 
 
 def test_the_values_are_those_of_the_tree():
-    for base, module in ((reference.Infill, reference), (regions.Regions, regions)):
-        for cls in base.__subclasses__():
-            assert registry.VALUES[cls.__name__] == f"{module.__name__}:{cls.__name__}"
-            assert getattr(whybox, cls.__name__) is cls
-    assert len(registry.VALUES) == len(reference.Infill.__subclasses__()) + len(regions.Regions.__subclasses__())
+    values = [*reference.Infill.__subclasses__(), *regions.Regions.__subclasses__(), Composite, Group, Match, Rule]
+    assert {cls.__name__: f"{cls.__module__}:{cls.__name__}" for cls in values} == registry.VALUES
+    assert all(getattr(whybox, cls.__name__) is cls for cls in values)
+
+
+def test_the_makers_are_the_functions_that_make_rules():
+    made = {
+        name: f"{rules.__name__}:{name}"
+        for name, function in vars(rules).items()
+        if inspect.isfunction(function) and get_type_hints(function).get("return") is Rule
+    }
+    assert made == registry.MAKERS
 
 
 @pytest.mark.parametrize("method", EXAMPLES, ids=repr)
@@ -126,6 +149,10 @@ def test_the_docstring_says_what_one_must_know(cls):
         ("grad_cam(layer=('a', 'b'))", GradCAM(("a", "b"))),
         ("grad_cam(layer=['a', 'b'])", GradCAM(("a", "b"))),
         ("integrated_gradients(steps=None)", IntegratedGradients()),
+        ("lrp(composite=Composite(table=((Match(first=True), flat()), (Match(kind='dense'), z_plus(epsilon=0.1)))))",
+         LRP(Composite(((Match(first=True), rules.flat()), (Match(kind="dense"), rules.z_plus(0.1)))))),
+        ("lrp(composite=Composite(otherwise=Rule(label='mine', groups=(Group(positive=(2.0, 1.0)),))))",
+         LRP(Composite(otherwise=Rule("mine", (Group(positive=(2.0, 1.0)),))))),
     ],
 )  # fmt: skip
 def test_text(text, method):
@@ -173,13 +200,40 @@ def test_text_with_unknown_names(text):
 
 
 def test_values_that_do_not_fit():
-    with pytest.raises(UnknownNameError, match="no method or value 'zero'; did you mean 'Zero'"):
-        whybox.method("integrated_gradients", baseline={"name": "zero"})
+    with pytest.raises(UnknownNameError, match="no method or value 'blurr'; did you mean 'Blur'"):
+        whybox.method("integrated_gradients", baseline={"name": "blurr"})
     with pytest.raises(UnknownNameError, match="no field of Blur 'size'"):
         whybox.method("integrated_gradients", baseline={"name": "Blur", "size": 3})
     with pytest.raises(InputError, match="Constant cannot be built from"):
         whybox.method("integrated_gradients", baseline={"name": "Constant"})
     assert registry._from_config({"name": "Patches", "size": 3}) == Patches(3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("grad_cam(layer=3)", r"the field layer of grad_cam is str \| tuple\[str, \.\.\.\] \| None, not 3"),
+        ("grad_cam(layer=('a', 3))", "field layer"),
+        ("integrated_gradients(baseline=gradient)", r"the field baseline of .* is Infill, not Gradient\(\)"),
+        ("integrated_gradients(baseline='zero')", "field baseline"),
+        ("integrated_gradients(steps=2.5)", r"steps of integrated_gradients is int \| None, not 2\.5"),
+        ("integrated_gradients(rule='simpson')", "field rule"),
+        ("smooth_grad(samples=True)", "samples of smooth_grad is int, not True"),
+        ("smooth_grad(of=3)", "of of smooth_grad is Method"),
+        ("smooth_grad(of=Zero)", "of of smooth_grad is Method"),
+        ("lrp(composite=flat)", "field composite"),
+        ("lrp(composite=Composite(table=(Match(), flat())))", "field table of Composite"),
+        ("lrp(composite=Composite(table=((flat(), Match()),)))", "field table of Composite"),
+        ("lrp(composite=Composite(table=((Match(),),)))", "field table of Composite"),
+        ("lrp(composite=Composite(otherwise=gamma(value='much')))", "value of gamma is float, not 'much'"),
+        ("lrp(composite=Composite(otherwise=gamma(value=-1.0)))", "not negative"),
+        ("lrp(composite=Composite(otherwise=Rule(label='x', kind='best')))", "field kind of Rule"),
+        ("lrp(unknown=None)", "field unknown"),
+    ],
+)
+def test_fields_of_another_type_are_refused(text, says):
+    with pytest.raises(InputError, match=says):
+        whybox.method(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +284,20 @@ def python(code):
     return done.stdout
 
 
+def test_a_composite_that_is_no_table_of_pairs():
+    python("""
+        from whybox import Composite, Match, WhyboxError, rules
+        for table in ((Match(), rules.flat()), ((rules.flat(), Match()),), [(Match(), rules.flat())], "epsilon"):
+            try:
+                Composite(table)
+            except WhyboxError as error:
+                assert "a composite is a tuple of pairs" in str(error)
+            else:
+                raise AssertionError(table)
+        assert Composite(((Match(), rules.gamma(1)),)).table  # a whole number will do
+    """)
+
+
 def test_names_are_read_without_torch():
     python("""
         import sys
@@ -248,6 +316,19 @@ def test_names_are_read_without_torch():
             assert "nothing" in str(error)
         assert "torch" not in sys.modules
         assert whybox.SmoothGrad is type(whybox.method("smooth_grad"))
+    """)
+
+
+def test_a_handler_registered_before_anything_else_is_loaded_stays():
+    python("""
+        import whybox
+        @whybox.attribution.backprop.handles("relu")
+        def mine(engine, function, args, kwargs):
+            raise AssertionError
+        import torch
+        import whybox.attribution.backprop.lrp
+        from whybox.attribution.backprop.table import KINDS
+        assert KINDS[torch.relu] is mine
     """)
 
 

@@ -10,6 +10,8 @@ import whybox
 from memory import Peak
 from whybox import (
     CAM,
+    LIME,
+    RISE,
     Domain,
     ExpectedGradients,
     External,
@@ -18,9 +20,12 @@ from whybox import (
     InputXGradient,
     IntegratedGradients,
     Model,
+    Occlusion,
+    Patches,
     Sample,
     SmoothGrad,
     SmoothGradSquared,
+    Superpixels,
     VarGrad,
 )
 from whybox.core.block import mix, noise_keys
@@ -46,6 +51,14 @@ METHODS = [
     GradCAM(),
     SmoothGrad(of=GradCAM(), samples=3),
     CAM(),
+    Occlusion(window=3),
+    Occlusion(regions=Superpixels(5), infill=whybox.GaussianNoise()),
+    RISE(samples=9, cells=3),
+    RISE(samples=9, regions=Patches(2), infill=Sample()),
+    LIME(samples=30, regions=Patches(2)),
+    LIME(samples=30, regions=Patches(2), infill=whybox.GaussianNoise(), features=2),
+    SmoothGrad(of=RISE(samples=3), samples=3),
+    SmoothGrad(of=LIME(samples=20, regions=Patches(2)), samples=3),
 ]
 
 
@@ -75,7 +88,7 @@ def test_the_same_seed_gives_the_same_bits(method):
     module, x = net().float(), pictures().float()
     first, again, other = (method(Model(module, chunk=3), x, 1, seed=seed) for seed in (4, 4, 5))
     assert torch.equal(first, again)
-    random = any(word in repr(method) for word in ("Smooth", "Var", "Expected", "Noise"))
+    random = any(word in repr(method) for word in ("Smooth", "Var", "Expected", "Noise", "RISE", "LIME"))
     assert torch.equal(first, other) != random
 
 
@@ -265,6 +278,10 @@ COSTS = [
     (SmoothGrad(samples=6), 6, 6),
     (VarGrad(of=IntegratedGradients(steps=2), samples=3), 12, 6),
     (SmoothGrad(of=SmoothGrad(samples=2), samples=3), 6, 6),
+    (Occlusion(window=2, stride=2), 10, 0),
+    (Occlusion(regions=Patches(3)), 5, 0),
+    (RISE(samples=7), 7, 0),
+    (LIME(samples=11, regions=Patches(2)), 11, 0),
 ]
 
 
@@ -315,6 +332,9 @@ def test_external_counts_the_forwards_of_its_own_thread():
         lambda k: VarGrad(samples=k),
         lambda k: SmoothGrad(of=IntegratedGradients(steps=2), samples=k),
         lambda k: SmoothGrad(of=SmoothGrad(samples=k), samples=1),
+        lambda k: RISE(samples=k),
+        lambda k: LIME(samples=k, regions=Patches(2)),
+        lambda k: LIME(samples=k, regions=Patches(2), infill=Sample()),
     ],
 )
 def test_memory_does_not_grow_with_steps_or_samples(make):

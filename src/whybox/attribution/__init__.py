@@ -1,1 +1,3 @@
 """Attribution: a relevance for every input feature."""
+
+from whybox.attribution import backprop as backprop

@@ -13,7 +13,51 @@ from whybox.core.tree import Inputs, as_tuple, each, like
 
 
 @dataclass(frozen=True)
-class SmoothGrad(Method):
+class _OverNoise(Method):
+    """What methods have in common that take statistics of another one's maps over noisy copies of the input."""
+
+    of: Method = field(default_factory=Gradient)
+    samples: int = 32
+    noise: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Method):
+            raise InputError(
+                f"`of` is the method to average, such as Gradient() or {{'name': 'gradient'}}, not {self.of!r}"
+            )
+        if not isinstance(self.samples, int) or self.samples < 1 or not self.noise >= 0:
+            raise InputError(f"averaging needs whole samples ≥ 1 and noise ≥ 0, not {self.samples}, {self.noise}")
+
+    def needs(self) -> str:
+        return self.of.needs()
+
+    def _moments(self, task: Task) -> tuple[Inputs, Inputs]:
+        """Mean and variance of the relevance over the noisy copies, as running sums.
+
+        The sums are taken of the difference from each sample's first map: the variance of values that hardly differ
+        would otherwise be lost to cancellation.
+        """
+        if not all(x.is_floating_point() for x in as_tuple(task.inputs)):
+            raise InputError("noise cannot be added to integers; convert them with .float(), or explain at='…' a layer")
+        sums: list[_Sums] = []
+        for block in task.blocks(self.samples):
+            relevance = self._explain(task, block)
+            sums = sums or [_Sums(r.new_zeros((task.size, *r.shape[1:]))) for r in as_tuple(relevance)]
+            for part, r in zip(sums, as_tuple(relevance), strict=True):
+                part.add(r, block)
+        mean = tuple(part.first + part.total / self.samples for part in sums)
+        variance = tuple(part.squares / self.samples - (part.total / self.samples) ** 2 for part in sums)
+        return like(task.inputs, mean), like(task.inputs, tuple(v.clamp_min(0) for v in variance))
+
+    def _explain(self, task: Task, block: Block) -> Inputs:
+        originals = block.inputs
+        noisy = each(lambda x, n: x + self.noise * _range(x) * n, originals, block.normal())
+        answer = self.of.attribute(task.on(noisy, block))
+        return answer.relevance if isinstance(answer, Attribution) else answer
+
+
+@dataclass(frozen=True)
+class SmoothGrad(_OverNoise):
     """Relevance R = mean over k of A(x + n_k), n_k ~ N(0, (noise · (max x − min x))²): another method's map, smoothed.
 
     A is `of`, explained for the class of the original input; with zero noise R = A(x). The shape is that of A's map.
@@ -27,24 +71,14 @@ class SmoothGrad(Method):
         noise: standard deviation of the noise, as a share of each sample's own range of values.
     """
 
-    of: Method = field(default_factory=Gradient)
-    samples: int = 32
-    noise: float = 0.15
-
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
-    def __post_init__(self) -> None:
-        _check(self.of, self.samples, self.noise)
-
-    def needs(self) -> str:
-        return self.of.needs()
-
     def attribute(self, task: Task) -> Inputs:
-        return _moments(task, self.of, self.samples, self.noise)[0]
+        return self._moments(task)[0]
 
 
 @dataclass(frozen=True)
-class VarGrad(Method):
+class VarGrad(_OverNoise):
     """Relevance R = variance over k of A(x + n_k): where another method's map changes most under noise.
 
     Non-negative; the variance divides by `samples`; zero with zero noise. The shape is that of A's map.
@@ -58,24 +92,14 @@ class VarGrad(Method):
         noise: standard deviation of the noise, as a share of each sample's own range of values.
     """
 
-    of: Method = field(default_factory=Gradient)
-    samples: int = 32
-    noise: float = 0.15
-
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
-    def __post_init__(self) -> None:
-        _check(self.of, self.samples, self.noise)
-
-    def needs(self) -> str:
-        return self.of.needs()
-
     def attribute(self, task: Task) -> Inputs:
-        return _moments(task, self.of, self.samples, self.noise)[1]
+        return self._moments(task)[1]
 
 
 @dataclass(frozen=True)
-class SmoothGradSquared(Method):
+class SmoothGradSquared(_OverNoise):
     """Relevance R = mean over k of A(x + n_k)²: as SmoothGrad, but signs cannot cancel.
 
     Non-negative; equal to the variance plus the squared mean. The shape is that of A's map.
@@ -89,54 +113,11 @@ class SmoothGradSquared(Method):
         noise: standard deviation of the noise, as a share of each sample's own range of values.
     """
 
-    of: Method = field(default_factory=Gradient)
-    samples: int = 32
-    noise: float = 0.15
-
     taxonomy = Taxonomy(shows="features", needs="gradients", relation="closed-form")
 
-    def __post_init__(self) -> None:
-        _check(self.of, self.samples, self.noise)
-
-    def needs(self) -> str:
-        return self.of.needs()
-
     def attribute(self, task: Task) -> Inputs:
-        mean, variance = _moments(task, self.of, self.samples, self.noise)
+        mean, variance = self._moments(task)
         return each(lambda m, v: v + m * m, mean, variance)
-
-
-def _check(of: Method, samples: int, noise: float) -> None:
-    if not isinstance(of, Method):
-        raise InputError(f"`of` is the method to average, such as Gradient() or {{'name': 'gradient'}}, not {of!r}")
-    if not isinstance(samples, int) or samples < 1 or not noise >= 0:
-        raise InputError(f"averaging needs whole samples ≥ 1 and noise ≥ 0, not {samples}, {noise}")
-
-
-def _moments(task: Task, of: Method, samples: int, noise: float) -> tuple[Inputs, Inputs]:
-    """Mean and variance of the relevance over the noisy copies, as running sums.
-
-    The sums are taken of the difference from each sample's first map: the variance of values that hardly differ
-    would otherwise be lost to cancellation.
-    """
-    if not all(x.is_floating_point() for x in as_tuple(task.inputs)):
-        raise InputError("noise cannot be added to integers; convert them with .float(), or explain at='…' a layer")
-    sums: list[_Sums] = []
-    for block in task.blocks(samples):
-        relevance = _explain(task, of, noise, block)
-        sums = sums or [_Sums(r.new_zeros((task.size, *r.shape[1:]))) for r in as_tuple(relevance)]
-        for part, r in zip(sums, as_tuple(relevance), strict=True):
-            part.add(r, block)
-    mean = tuple(part.first + part.total / samples for part in sums)
-    variance = tuple(part.squares / samples - (part.total / samples) ** 2 for part in sums)
-    return like(task.inputs, mean), like(task.inputs, tuple(v.clamp_min(0) for v in variance))
-
-
-def _explain(task: Task, of: Method, noise: float, block: Block) -> Inputs:
-    originals = block.inputs
-    noisy = each(lambda x, n: x + noise * _range(x) * n, originals, block.normal())
-    answer = of.attribute(task.on(noisy, block))
-    return answer.relevance if isinstance(answer, Attribution) else answer
 
 
 def _range(x: Tensor) -> Tensor:

@@ -38,9 +38,10 @@ def reported() -> Iterator[Work]:
         raise
     except OSError as error:
         _leave(str(error), FAILED)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        notes = "".join(f" ({note})" for note in getattr(interrupt, "__notes__", ()))
         done = f"written: {', '.join(work.written)}" if work.written else "nothing was written"
-        typer.echo(f"\nInterrupted while {work.doing}; {done}.", err=True)
+        typer.echo(f"\nInterrupted while {work.doing}{notes}; {done}.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         logging.getLogger("whybox").removeHandler(handler)

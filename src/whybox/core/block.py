@@ -41,16 +41,18 @@ class Block:
         generators = list(self.generators(as_tuple(self.task.inputs)[0].device))
         return each(lambda x: per_row(torch.randn, x, generators), self.inputs)
 
-    def fill(self, infill: Infill, salt: int = 0) -> Inputs:
-        """A full replacement of each variant's input by this infill."""
+    def fill(self, infill: Infill, salt: int = 0, hidden: Inputs | None = None) -> Inputs:
+        """A full replacement of each variant's input by this infill; some want to know what will be `hidden` of it."""
         generators = list(self.generators(as_tuple(self.task.inputs)[0].device, salt))
         if isinstance(infill, Sample):  # among the samples of the run: the variants may all be copies of one
             root = self.task.root or self.task
             own = self.sample if self.task.origin is None else self.task.origin[self.sample]
             chosen = infill.choose(own, root.size, generators)
             return each(lambda x: x[chosen.to(x.device)], root.inputs)
-        parts = zip(as_tuple(self.inputs), self.task.domains(), strict=True)
-        return like(self.inputs, tuple(infill.fill(x, domain, generators) for x, domain in parts))
+        originals = as_tuple(self.inputs)
+        masks = (None,) * len(originals) if hidden is None else as_tuple(hidden)
+        parts = zip(originals, self.task.domains(), masks, strict=True)
+        return like(self.task.inputs, tuple(infill.fill(x, domain, generators, mask) for x, domain, mask in parts))
 
 
 def noise_keys(seed: int, count: int) -> tuple[int, ...]:

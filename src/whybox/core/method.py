@@ -164,7 +164,13 @@ class Method:
             at=at,
             differentiable=self.needs() != "outputs",
         ) as task:
-            answer = self.attribute(task)
+            try:
+                answer = self.attribute(task)
+            except KeyboardInterrupt as interrupt:
+                of = f" of {task.cost.planned:,}" if task.cost.planned else ""
+                done = f"{type(self).__name__} stopped after {task.cost.forwards:,}{of} model evaluations"
+                interrupt.add_note(done)
+                raise
         result = answer if isinstance(answer, Attribution) else Attribution(answer)
         check_relevance(result.relevance, task.inputs, type(self).__name__)
         finite = _finite(result.relevance)

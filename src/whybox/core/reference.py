@@ -19,7 +19,13 @@ from whybox.core.model import Domain
 
 
 class Infill:
-    """What replaces hidden values. A frozen dataclass with `fill`."""
+    """What replaces hidden values. A frozen dataclass with `fill`.
+
+    `fixed` says that the replacement follows from x alone, neither from chance nor from what is hidden, so that one
+    serves for all variants of a sample.
+    """
+
+    fixed = False
 
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         """A replacement for x (n, …), in the model's units.
@@ -37,6 +43,8 @@ class Infill:
 class Zero(Infill):
     """Zero in the model's units: for normalised pictures the mean colour of the training set."""
 
+    fixed = True
+
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         return torch.zeros_like(x)
 
@@ -45,7 +53,9 @@ class Zero(Infill):
 class Constant(Infill):
     """One value in the model's units, for every channel."""
 
-    value: float
+    value: int | float
+
+    fixed = True
 
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         return torch.full_like(x, self.value)
@@ -55,6 +65,8 @@ class Constant(Infill):
 class Black(Infill):
     """The lowest valid value of each channel."""
 
+    fixed = True
+
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         return domain.bounds(x)[0].expand_as(x).clone()
 
@@ -62,6 +74,8 @@ class Black(Infill):
 @dataclass(frozen=True)
 class Mean(Infill):
     """The mean of each sample's channel over its positions; of the whole row where there are no positions."""
+
+    fixed = True
 
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         return x.mean(_positions(x), keepdim=True).expand_as(x).clone()
@@ -76,6 +90,8 @@ class Blur(Infill):
     """
 
     sigma: float = 10.0
+
+    fixed = True
 
     def __post_init__(self) -> None:
         if self.sigma <= 0:

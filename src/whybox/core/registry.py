@@ -5,11 +5,13 @@ A package adds a method with an entry point in the group "whybox.methods", `name
 
 import ast
 import importlib
+import inspect
 import re
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from whybox.core.annotations import fits, written
 from whybox.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ METHODS = {
     "salinet": "whybox.attribution.backprop.gated:SaliNet",
     "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
     "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
+    "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
+    "rise": "whybox.attribution.perturbation.rise:RISE",
+    "lime": "whybox.attribution.perturbation.lime:LIME",
 }
 
 # Values that stand in the fields of methods.
@@ -51,6 +57,12 @@ _INFILLS = (
 _REGIONS = ("Pixels", "Patches", "Superpixels", "Along")
 VALUES = {name: f"whybox.core.reference:{name}" for name in _INFILLS}
 VALUES |= {name: f"whybox.core.regions:{name}" for name in _REGIONS}
+VALUES |= {name: f"whybox.attribution.backprop.composites:{name}" for name in ("Composite", "Match")}
+VALUES |= {name: f"whybox.attribution.backprop.rules:{name}" for name in ("Group", "Rule")}
+
+# What makes a value by a shorter name: the functions of `whybox.rules`.
+_RULES = ("zero", "epsilon", "gamma", "alpha_beta", "z_plus", "flat", "w_squared", "box")
+MAKERS = {name: f"whybox.attribution.backprop.rules:{name}" for name in _RULES}
 
 
 @cache
@@ -104,9 +116,16 @@ def _load(place: str) -> Any:
 
 
 def _build(cls: Any, name: str, fields: dict[str, Any]) -> Any:
-    for key in fields:
-        if key not in cls.__dataclass_fields__:
-            raise UnknownNameError(f"field of {name}", key, cls.__dataclass_fields__)
+    known = inspect.signature(cls).parameters
+    try:
+        annotations = get_type_hints(cls)
+    except NameError:  # a class of another package, with names that it imports for type checkers only
+        annotations = {}
+    for key, value in fields.items():
+        if key not in known:
+            raise UnknownNameError(f"field of {name}", key, known)
+        if not fits(value, annotations.get(key, Any)):
+            raise InputError(f"the field {key} of {name} is {written(annotations[key])}, not {value!r}")
     try:
         return cls(**fields)
     except TypeError as error:
@@ -121,10 +140,11 @@ def _from_config(value: Any) -> Any:
 
 
 def _named(name: str, fields: dict[str, Any]) -> Any:
-    if name in VALUES:
-        return _build(_load(VALUES[name]), name, fields)
+    place = VALUES.get(name) or MAKERS.get(name)
+    if place is not None:
+        return _build(_load(place), name, fields)
     if name not in _table():
-        raise UnknownNameError("method or value", name, [*methods(), *VALUES])
+        raise UnknownNameError("method or value", name, [*methods(), *VALUES, *MAKERS])
     return _build(method_class(name), name, fields)
 
 

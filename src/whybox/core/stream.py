@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # A larger chunk must be faster than the last by this factor, else timing noise would drive it up for nothing.
 WORTH_IT = 0.97
+# So many chunks of a size are timed, and the fastest counts: the first ones warm up, the allocator among others.
+TRIES = 3
 LARGEST_ON_CPU = 64
 LARGEST_ON_GPU = 1024
 # The share of the free memory that one chunk may take.
@@ -23,7 +25,7 @@ MEMORY_SHARE = 0.25
 class ChunkSize:
     """Finds out how many rows to run at once, from the time that chunks of real work take: nothing is run twice.
 
-    It begins with one row, whose memory it measures, then doubles as long as the time per row falls. On a GPU an
+    It begins with one row, whose memory it measures, then doubles until two sizes in a row gain nothing. On a GPU an
     out-of-memory error halves the size for good; on a CPU the kernel would kill the process, so there the measured
     memory of one row limits the size from the start.
 
@@ -47,7 +49,7 @@ class ChunkSize:
         """Run `work` on the next rows from `start`, and say how many rows that were."""
         while True:
             rows = min(self.size, stop - start)
-            began = time.perf_counter()
+            began = self._now()
             try:
                 if self.settled or not self._is_cpu or self._measured_memory:
                     result = work(slice(start, start + rows))
@@ -64,24 +66,29 @@ class ChunkSize:
             if not self.settled:
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()
-                self._learn(rows, time.perf_counter() - began)
+                self._learn(rows, self._now() - began)
             return result, rows
 
+    def _now(self) -> float:
+        """Seconds; on a CPU those that this thread has worked, which other work on the machine hardly disturbs."""
+        return time.thread_time() if self._is_cpu else time.perf_counter()
+
     def _learn(self, rows: int, seconds: float) -> None:
-        """Two chunks of a size (the first warms up) decide whether to double it, keep it or go back."""
+        """A few chunks of a size decide whether to double it, keep it or go back."""
         if rows < self.size:
             return
         times = [*self._times, seconds / rows]  # a list of its own: several threads may learn at once
-        self._times = times if len(times) < 2 else []
-        if len(times) < 2:
+        self._times = times if len(times) < TRIES else []
+        if len(times) < TRIES:
             return
         fastest = min(times)
         if fastest < self._best[0] * WORTH_IT:
             self._best = (fastest, self.size)
-            if self.size * 2 <= self._limit:
-                self.size *= 2
-                return
-        self.size, self.settled = self._best[1], True
+        # One size that gains nothing may be chance, so that the next is tried too.
+        if self.size * 2 <= min(self._limit, 4 * self._best[1]):
+            self.size *= 2
+        else:
+            self.size, self.settled = self._best[1], True
 
     def _measure_memory(self, work: Callable[[slice], Any], rows: slice) -> Any:
         """Run the first row while adding up what autograd keeps for it, and set the limit by that."""

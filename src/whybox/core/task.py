@@ -25,10 +25,14 @@ BLOCK_ROWS = 8
 
 @dataclass
 class Cost:
-    """How often the model was asked, in samples, shared by a run and all that runs inside it; and its progress bar."""
+    """How often the model was asked, in samples, shared by a run and all that runs inside it; and its progress bar.
+
+    `planned` is the number of forwards that a run will have come to at its end, where it knows that beforehand.
+    """
 
     forwards: int = 0
     backwards: int = 0
+    planned: int = 0
     bar_shown: bool = False
 
     def add_forwards(self, rows: int) -> None:

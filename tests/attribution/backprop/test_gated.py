@@ -193,7 +193,7 @@ def test_coincide_on_toy_nets(toy: Toy) -> None:
         assert all(torch.equal(a, b) for a, b in zip(map(one), map(other), strict=True))
 
 
-WITHOUT_RELU = {"EfficientNet-b0", "ConvNeXt-tiny", "timm convnextv2_atto"}
+WITHOUT_RELU = {"EfficientNet-b0", "ConvNeXt-tiny", "timm convnextv2_atto", "transformers ConvNeXt"}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)

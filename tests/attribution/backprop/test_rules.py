@@ -17,7 +17,8 @@ from whybox import Model
 from whybox.attribution.backprop import rules
 from whybox.attribution.backprop.composites import NAMES, Composite, Match, Operation, composite
 from whybox.attribution.backprop.lrp import LRP
-from whybox.attribution.backprop.rules import LinearMap, Rule
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap, redistribute, share_out, stabilised
 from whybox.core.errors import InputError, UnknownNameError
 from whybox.core.model import Domain
 
@@ -41,10 +42,10 @@ def linear(weight: Tensor, bias: Tensor | None, nonnegative: bool = False, layou
 def by_rule(linear: LinearMap, rule: Rule, x: Tensor, low: Tensor, high: Tensor, relevance: Tensor) -> Tensor:
     """R at the input, from R at the output."""
     if rule.at_zero:
-        return rules.share_out(linear, rule, x, low, high, relevance)
+        return share_out(linear, rule, x, low, high, relevance)
     z = linear.apply(x, linear.weight, linear.bias)
     c = torch.where(z == 0, 0, relevance / torch.where(z == 0, 1, z))
-    return x * rules.redistribute(linear, rule, x, z, c)
+    return x * redistribute(linear, rule, x, z, c)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -110,8 +111,8 @@ def test_merged_and_stacked_channels_change_nothing(name: str, layout: str) -> N
     known = {"grouped": "convolution", "grouped transposed": "transposed"}.get(layout, layout)
     relevance = random(*apply(x, weight, None).shape)
     bounds = torch.full_like(x, -4), torch.full_like(x, 4)
-    merged = rules.share_out(LinearMap(apply, weight, None, False, known), rule, x, *bounds, relevance)
-    plain = rules.share_out(LinearMap(apply, weight, None, False, None), rule, x, *bounds, relevance)
+    merged = share_out(LinearMap(apply, weight, None, False, known), rule, x, *bounds, relevance)
+    plain = share_out(LinearMap(apply, weight, None, False, None), rule, x, *bounds, relevance)
     torch.testing.assert_close(merged, plain, rtol=1e-12, atol=1e-12)
 
 
@@ -120,15 +121,15 @@ def test_the_flat_rule_counts_the_inputs_inside_at_a_padded_edge() -> None:
     conv = LinearMap(lambda x, w, b: F.conv1d(x, w, b, padding=1), w, None, False, "convolution")
     x = torch.zeros(1, 1, 4, dtype=torch.float64)
     relevance = torch.tensor([[[6.0, 6.0, 6.0, 6.0]]], dtype=torch.float64)
-    found = rules.share_out(conv, rules.flat(), x, x, x, relevance)
+    found = share_out(conv, rules.flat(), x, x, x, relevance)
     assert found.tolist() == [[[5.0, 7.0, 7.0, 5.0]]]
     assert unrolled(lambda v: conv.apply(v, w, None), x.shape).sum(1).tolist() == [2, 3, 3, 2]
 
 
 def test_epsilon_is_not_rounded_to_float32() -> None:
     z = torch.tensor([0.0, -1.0, 2.0], dtype=torch.float64)
-    assert rules.stabilised(z, 0.01).tolist() == [0.01, -1.01, 2.01]
-    assert rules.stabilised(z, 0.0).tolist() == [float("inf"), -1.0, 2.0]
+    assert stabilised(z, 0.01).tolist() == [0.01, -1.01, 2.01]
+    assert stabilised(z, 0.0).tolist() == [float("inf"), -1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -161,9 +162,9 @@ def test_the_first_match_decides_and_the_rest_keeps_the_epsilon_rule() -> None:
     table = Composite(
         ((Match(module="features.*", first=False), rules.z_plus()), (Match(kind="convolution"), rules.zero()))
     )
-    assert table.rule(Operation("convolution", "features.3", False, False)).name == "z_plus"
-    assert table.rule(Operation("convolution", "features.0", True, True)).name == "zero"
-    assert table.rule(Operation("dense", "classifier.1", False, False)).name == "epsilon"
+    assert table.rule(Operation("convolution", "features.3", False, False)).label == "z_plus"
+    assert table.rule(Operation("convolution", "features.0", True, True)).label == "zero"
+    assert table.rule(Operation("dense", "classifier.1", False, False)).label == "epsilon"
 
 
 def net() -> nn.Sequential:
@@ -192,9 +193,9 @@ def test_a_module_pattern_that_fits_nothing_is_refused_even_beside_one_that_does
     assert torch.equal(LRP(composite=table)(net(), X, 1), LRP(composite="epsilon_plus")(net(), X, 1))
 
 
-@pytest.mark.parametrize("rule", [rules.flat(), rules.w_squared(), rules.box()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [rules.flat(), rules.w_squared(), rules.box()], ids=lambda rule: rule.label)
 def test_rules_for_the_input_are_refused_inside_the_model(rule: Rule) -> None:
-    with pytest.raises(InputError, match=rf"{rule.name} in module '2'.*first=True"):
+    with pytest.raises(InputError, match=rf"{rule.label} in module '2'.*first=True"):
         LRP(composite=Composite(((Match(module="2"), rule),)))(net(), X, 1)
     assert LRP(composite=Composite(((Match(module="0"), rule),)))(net(), X, 1).isfinite().all()
 

@@ -8,6 +8,7 @@ __all__ = ["handles", "trust"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from whybox.attribution.backprop import table
+    from whybox.attribution.backprop import kinds, table  # the own table first: what is registered later replaces it
 
+    assert kinds
     return getattr(table, name)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from whybox.attribution.backprop.rules import Group, LinearMap, Mix, Rule, stabilised
+from whybox.attribution.backprop.rules import Group, Mix, Rule
+from whybox.attribution.backprop.sharing import LinearMap, stabilised
 
 with warnings.catch_warnings():  # forward derivatives load this on their first use, by a part of torch now deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -31,7 +32,12 @@ def by_rule(linear: LinearMap, rule: Rule, x: Tensor, z: Tensor) -> Charge:
         return lambda c: {"zero": torch.where(x.abs() < torch.finfo(x.dtype).tiny, c * z, 0)}
     if rule.kind == "gradient":
         return lambda c: {"bias": c * _bias(linear, linear.bias, x, z)}
-    return lambda c: _added(_of_group(linear, rule, group, x, z, c) for group in rule.groups)
+
+    def charge(c: Tensor) -> dict[str, Tensor]:
+        unshared = 1 - torch.stack([group.factor * _acts(group, z) for group in rule.groups]).sum(0)
+        return {**_added(_of_group(linear, rule, group, x, z, c) for group in rule.groups), "rule": c * z * unshared}
+
+    return charge
 
 
 def by_spreading(
@@ -73,8 +79,12 @@ def _of_group(linear: LinearMap, rule: Rule, group: Group, x: Tensor, z: Tensor,
     bias = _bias(linear, None if linear.bias is None else mixed(linear.bias, group.bias), x, z)
     contributions = linear.apply(x.clamp_min(0), mixed(linear.weight, group.positive), None)
     contributions = contributions + linear.apply(x.clamp_max(0), mixed(linear.weight, group.negative), None)
-    acts = {"all": torch.ones_like(z, dtype=torch.bool), "z>0": z > 0, "z<=0": z <= 0}[group.where]
-    return _denominator(torch.where(acts, group.factor * c * z, 0), contributions + bias, rule.epsilon, bias)
+    return _denominator(group.factor * _acts(group, z) * c * z, contributions + bias, rule.epsilon, bias)
+
+
+def _acts(group: Group, z: Tensor) -> Tensor:
+    """1 where the group is for an output, else 0."""
+    return {"all": torch.ones_like(z), "z>0": (z > 0).to(z.dtype), "z<=0": (z <= 0).to(z.dtype)}[group.where]
 
 
 def _denominator(relevance: Tensor, total: Tensor, epsilon: float, bias: Tensor | None) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from whybox.attribution.backprop import rules
 from whybox.attribution.backprop.rules import Rule
+from whybox.core.annotations import fits
 from whybox.core.errors import InputError, UnknownNameError
 
 _EPSILON = rules.epsilon()
@@ -65,11 +66,25 @@ class Match:
 class Composite:
     """An ordered table from linear maps to rules; what nothing matches keeps `otherwise`, by default the ε rule.
 
-    A user's own: `Composite(((Match(first=True), flat()), (Match(kind="convolution"), gamma(0.1))))`.
+    A user's own: `Composite(((Match(first=True), rules.flat()), (Match(kind="convolution"), rules.gamma(0.1))))`.
+
+    Args:
+        table: pairs of a match and the rule for what it fits.
+        otherwise: the rule of all other linear maps.
+
+    Raises:
+        InputError: the table is not made of such pairs.
     """
 
     table: tuple[tuple[Match, Rule], ...] = ()
     otherwise: Rule = _EPSILON
+
+    def __post_init__(self) -> None:
+        if not fits(self.table, tuple[tuple[Match, Rule], ...]) or not fits(self.otherwise, Rule):
+            raise InputError(
+                "a composite is a tuple of pairs and a rule, as in "
+                f"Composite(((Match(first=True), rules.flat()),), otherwise=rules.epsilon()), not {self}"
+            )
 
     def rule(self, operation: Operation) -> Rule:
         """The rule of the first match."""

@@ -10,7 +10,8 @@ from whybox.attribution.backprop.composites import Composite, Operation
 from whybox.attribution.backprop.interception import Interception
 from whybox.attribution.backprop.nodes import Deposit, RuleNode, Stabiliser, Surrogate
 from whybox.attribution.backprop.provenance import Entry, Produced, Provenance, entry_of, provenance
-from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute, share_out, stabilised
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap, redistribute, share_out, stabilised
 from whybox.attribution.backprop.table import KINDS, Handler, handles, trust
 from whybox.core.errors import InputError
 
@@ -102,7 +103,7 @@ class Engine(Interception):
         """A linear map at the explained input with a rule that gives relevance to inputs of zero."""
         if entry is None:
             raise InputError(
-                f"the rule {rule.name} in module {self.where!r} gives relevance to activations that are zero, which "
+                f"the rule {rule.label} in module {self.where!r} gives relevance to activations that are zero, which "
                 "only the explained input itself can take; restrict it with Match(first=True)"
             )
         low, high = entry.low, entry.high

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whybox.attribution.backprop.provenance import Entry, entry_of, forget, provenance, remember
+from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, forget, provenance, remember, tensors
 from whybox.core.errors import ModelError
 
 
@@ -60,6 +60,12 @@ def become(x: Tensor, value: Tensor) -> None:
 def _like(value: Tensor, source: Tensor) -> Tensor:
     record = provenance(source)
     return value if record is None else remember(value, replace(record, node=value.grad_fn, produced=None))
+
+
+def private_among(values: Any) -> list[tuple[Tensor, Provenance]]:
+    """The tensors whose memory nothing has saved for the backward pass, among these or behind these views."""
+    bases = (x if x._base is None else x._base for x in tensors(values))
+    return [(base, record) for base in bases if (record := provenance(base)) is not None and record.private]
 
 
 def renew(base: Tensor, views: list[Tensor]) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from types import FrameType
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from whybox.attribution.backprop import refusal
 from whybox.attribution.backprop.graph import Graph, is_view
-from whybox.attribution.backprop.inplace import Memory, become, renew, through, written
+from whybox.attribution.backprop.inplace import Memory, become, private_among, renew, through, written
 from whybox.attribution.backprop.provenance import Provenance, forget, mapped, provenance, remember, tensors
 from whybox.attribution.backprop.running import Running
 from whybox.attribution.backprop.table import KINDS, TRUSTED, Handler, out_of_place, strip_inplace
@@ -104,10 +105,10 @@ class Interception(TorchFunctionMode):
             return function(*args, **kwargs)
         if not self._any_signal(args) and not (kwargs and self._any_signal(kwargs.values())):
             return None if function is torch._C._set_grad_enabled else function(*args, **kwargs)
+        self.made, self.overwritable = None, self.made
         if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)  # inside an autograd function, which the walk over the graph will find
         self._check_circumstances()
-        self.made, self.overwritable = None, self.made
         if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
             return self._dispatch(function, args, kwargs)
         with saved_tensors_hooks(Tensor.detach, lambda x: x):  # what checkpoints would make anew stays as it is
@@ -123,15 +124,18 @@ class Interception(TorchFunctionMode):
             plain = out_of_place(function)
             if plain is not None:
                 return self._dispatch(plain, args, kwargs, inplace=True)
-            output = self._without_rule(function, args, kwargs)
-            return self.write(args[0], output) if inplace else output
-        if kwargs.get("out") is not None:
+            handler = type(self)._without_rule
+        elif kwargs.get("out") is not None:
             raise refusal.circumstance("an operation with out=", self.where, "use what the operation returns")
         asked, args, kwargs = strip_inplace(function, args, kwargs)
         inplace |= asked
         if not inplace:
             self.overwritable = None
+        private = private_among((args, kwargs))
         output = handler(self, function, args, kwargs)
+        for base, record in private:
+            if provenance(base) is record:  # it has been read, not written into: the operation may have saved it
+                remember(base, replace(record, private=False))
         return self.write(args[0] if args else kwargs["input"], output) if inplace else output
 
     def _any_signal(self, values: Any) -> bool:

@@ -63,17 +63,20 @@ class LRP(Method):
         table = self._composite()
         notes: dict[str, dict[str, None]] = {}
 
-        def explain(inputs: Inputs, sample: Tensor) -> Inputs:
+        def explain(inputs: Inputs, sample: Tensor) -> tuple[Tensor, Inputs]:
             engine = Engine(table, task.model.module, self.unknown)
-            relevance = self._relevance(task, engine, inputs, sample)[1]
+            score, relevance = self._relevance(task, engine, inputs, sample)
             for name, where in engine.as_gradient:
                 notes.setdefault("taken by gradient", {})[f"{name} in {where!r}"] = None
             for where in engine.blocked:
                 notes.setdefault("detached", {})[f"in {where!r}"] = None
-            return relevance
+            return score.detach(), relevance
 
-        relevance: Inputs = task.map(explain, task.inputs, gradient=True)
-        finite = torch.stack([torch.isfinite(r).flatten(1).all(1).cpu() for r in as_tuple(relevance)]).all(0)
+        scores, relevance = task.map(explain, task.inputs, gradient=True)
+        finite = torch.stack(
+            [torch.isfinite(r).flatten(1).all(1).cpu() for r in (scores[:, None], *as_tuple(relevance))]
+        )
+        finite = finite.all(0)
         if not bool(finite.all()):
             _blame(self._trace(task, int((~finite).nonzero()[0])))
         return Attribution(relevance, details={what: tuple(places) for what, places in notes.items()})

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
-from whybox.attribution.backprop.rules import LinearMap, Rule, redistribute
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap, redistribute
 
 StandIn = Callable[..., Tensor]
 
@@ -56,7 +58,7 @@ class Overwriting(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
-        with torch.autograd._unsafe_preserve_version_counter(z):
+        with _unsafe_preserve_version_counter(z):
             output = torch.relu_(z.detach())
         ctx.save_for_backward(output)
         return output

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.graph import Node
-from whybox.attribution.backprop.rules import LinearMap, Rule
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap
 
 _NAME = "_whybox_provenance"
 
@@ -24,7 +25,7 @@ class Provenance:
         entry: what goes along with it, if only operations with one input per output lie between it and the explained
             input; else None.
         produced: the linear map that produced it, for a batch norm behind it to be folded into.
-        private: its memory has been made for writing into it; no rule counts on what it holds.
+        private: its memory has been made for writing into it, and no operation has read it since.
     """
 
     node: Node

@@ -15,12 +15,14 @@ CAUSES = {
     "bias": "biases",
     "epsilon": "stabilisers",
     "zero": "zero activations",
+    "rule": "uncovered outputs",
     "constant": "constants",
     "softmax": "softmax offsets",
     "unknown": "operations without a rule",
 }
 """What absorbs relevance, with a word for it: biases and shifts; stabilisers; denominators and activations of zero;
-constants that are added, padded or written in; the offset of softmax; operations taken by gradient."""
+rules whose groups do not cover all outputs; constants that are added, padded or written in; the offset of softmax;
+operations taken by gradient."""
 
 
 @dataclass(frozen=True)
@@ -198,12 +200,12 @@ class Ledger:
         account.is_nan = any(value is not None and bool(value.isnan().any()) for _, value in fresh)
         for x, value in fresh:
             on_arrival(x, partial(account.arrive, value))
-        for node, edges in self._edges([x.grad_fn for x, _ in fresh]):
+        for node, edges in self._edges({x.grad_fn for x, _ in fresh}):
             node.register_hook(_hand_on(account, edges))
         self.accounts.append(account)
         return account
 
-    def _edges(self, starts: list[Any]) -> Iterator[tuple[Any, dict[int, Tensor | None]]]:
+    def _edges(self, starts: set[Any]) -> Iterator[tuple[Any, dict[int, Tensor | None]]]:
         """The nodes from these ones down to what is known, with the values at their edges into it."""
         stack, seen = list(starts), set(starts)
         while stack:

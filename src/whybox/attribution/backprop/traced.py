@@ -13,7 +13,8 @@ from whybox.attribution.backprop.engine import Engine
 from whybox.attribution.backprop.inplace import same_view
 from whybox.attribution.backprop.kinds import activations, averages, elementwise, products
 from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, mapped, provenance, tensors
-from whybox.attribution.backprop.rules import LinearMap, Rule
+from whybox.attribution.backprop.rules import Rule
+from whybox.attribution.backprop.sharing import LinearMap
 from whybox.attribution.backprop.table import KINDS, Handler, out_of_place
 from whybox.attribution.backprop.trace import Account, Ledger, Step, Trace, on_arrival
 
@@ -78,7 +79,7 @@ class TracedEngine(Engine):
 
     def rule(self, kind: str, record: Provenance) -> Rule:
         chosen = super().rule(kind, record)
-        self._rule = chosen.name
+        self._rule = chosen.label
         return chosen
 
     def linear(
@@ -93,7 +94,7 @@ class TracedEngine(Engine):
         record = provenance(x)
         assert record is not None
         rule = rule or self.rule(kind, record)
-        self._rule = rule.name
+        self._rule = rule.label
         if rule.plain and linear.scale is not None:  # from its own input, not through the map that it is folded into
             weight = linear.weight
             run = lambda: linear.apply(x, weight, linear.bias)  # noqa: E731

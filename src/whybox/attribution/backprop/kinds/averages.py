@@ -11,7 +11,7 @@ from whybox.attribution.backprop.provenance import facts, provenance
 
 @handles(
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "mean", "sum", "lp_pool1d", "lp_pool2d", "lp_pool3d", "fold",
+    "mean", "sum", "cumsum", "lp_pool1d", "lp_pool2d", "lp_pool3d", "fold",
 )  # fmt: skip
 def average(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """Shared in proportion to the inputs; what comes out is no longer at the input."""

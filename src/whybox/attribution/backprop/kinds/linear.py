@@ -10,7 +10,7 @@ from torch import Tensor
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.provenance import Produced, provenance
 from whybox.attribution.backprop.refusal import circumstance
-from whybox.attribution.backprop.rules import LinearMap
+from whybox.attribution.backprop.sharing import LinearMap
 from whybox.core.errors import ModelError
 
 T = Tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.provenance import Provenance, provenance
 from whybox.attribution.backprop.refusal import circumstance
-from whybox.attribution.backprop.rules import LinearMap
+from whybox.attribution.backprop.sharing import LinearMap
 
 T = Tensor
 _SECOND = ("other", "mat2", "vec", "vec2", "tensor", "b")

@@ -1,0 +1,29 @@
+"""Whether a value is of the type that an annotation asks for, for values that come from text or from a file."""
+
+import re
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether the value is of this type; of types that are none of a method's fields, it is taken to be."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        if len(parts) == 2 and parts[1] is ...:
+            parts = parts[:1] * len(value) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+    if annotation is None:
+        return value is None
+    if annotation in (int, float):
+        return isinstance(value, (int, annotation)) and not isinstance(value, bool)
+    return isinstance(value, annotation) if isinstance(annotation, type) and origin is None else True
+
+
+def written(annotation: Any) -> str:
+    """The annotation as one would write it, without the modules that names come from."""
+    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+    return re.sub(r"\b(\w+\.)+(?=\w)", "", text)
