@@ -28,6 +28,7 @@ _PLACES = {
     "whybox.core.explanation": ("Explanation",),
     "whybox.core.errors": ("WhyboxError",),
     "whybox.explaining": ("explain",),
+    "whybox.inspection": ("Inspection", "inspect"),
 }
 _MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}
 _MODULES["rules"] = "whybox.attribution.backprop.rules"

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "contrast": {"core", "attribution"},
     "evaluation": {"core", "attribution", "contrast"},
     "explaining": {"core", "attribution", "contrast", "evaluation"},
+    "inspection": {"core", "attribution"},
     "models": {"core"},
     "datasets": {"core"},
     "plot": {"core"},

@@ -170,6 +170,31 @@ def layers(
 
 
 @app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for `explain`.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Pictures to try it on.  [default: random values]"),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="As for `explain`.")] = None,
+    composite: Annotated[
+        str, typer.Option(metavar="NAME", help="The rules of LRP; see `whybox methods lrp`.")
+    ] = "epsilon_plus_flat",
+    json: Annotated[bool, typer.Option("--json", help="Write everything as JSON.")] = False,
+) -> None:
+    """Look into a model: its operations, and which methods are exact, approximate or refused on it.
+
+    Also where LRP by modules, as in zennit and Captum, would go wrong, and why.
+
+    Example: whybox inspect torchvision:resnet18 cat.jpg
+    """
+    with reported() as work:
+        from whybox.cli.inspect import inspect_model
+
+        inspect_model(work, model, images or [], weights, composite, json)
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation.
 

@@ -9,7 +9,8 @@ import typer
 
 from whybox._version import __version__
 from whybox.cli.demo import held_out_digits
-from whybox.cli.terminal import columns, one_thread
+from whybox.cli.terminal import one_thread
+from whybox.core.text import columns
 
 OK, ABSENT, BROKEN = "ok", "-", "BROKEN"
 _EXTRAS = {"torchvision": "vision", "timm": "vision", "transformers": "hf"}

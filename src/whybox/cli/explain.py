@@ -61,7 +61,7 @@ def explain(request: Request, work: Work) -> None:
     methods = asked.methods(request.methods)
     device = asked.device(request.device)
     seed = asked.seed(request.seed)
-    _check_pictures(paths, work)
+    check_pictures(paths, work)
 
     questions = []
     for spec, weights in models:
@@ -111,7 +111,7 @@ def _complain(findings: "Sequence[Findings]") -> None:
         raise WhyboxError(f"{'; '.join(missing)}. The report shows the others and says why")
 
 
-def _check_pictures(paths: Sequence[Path], work: Work) -> None:
+def check_pictures(paths: Sequence[Path], work: Work) -> None:
     """Decode every picture once, so that a damaged one is found before the model is loaded."""
     from tqdm.auto import tqdm
 
@@ -128,8 +128,8 @@ def _question(model: "Model", paths: Sequence[Path], request: Request) -> Questi
 
     if request.layer is not None:
         find_layer(model.module, request.layer)
-    inputs = _inputs(model, paths)
-    outputs = _predict(model, inputs[:1])
+    inputs = inputs_of(model, paths)
+    outputs = predict(model, inputs[:1])
     count = outputs.shape[1] if outputs.ndim > 1 else 1
     target, versus = (
         None if text is None else class_index(text, model.labels, count) for text in (request.target, request.versus)
@@ -146,14 +146,14 @@ def _check_versus(model: "Model", inputs: "Tensor", paths: Sequence[Path], versu
     from whybox.core.target import Logit
 
     for x, path in zip(inputs, paths, strict=True):
-        if Logit(versus).describe(0) == Logit().pin(1, _predict(model, x[None])).describe(0):
+        if Logit(versus).describe(0) == Logit().pin(1, predict(model, x[None])).describe(0):
             raise InputError(
                 f"{model.name} predicts class {versus}, which --versus names, for {str(path)!r} itself; say with "
                 "--target which class to explain, or name another one"
             )
 
 
-def _inputs(model: "Model", paths: Sequence[Path]) -> "Tensor":
+def inputs_of(model: "Model", paths: Sequence[Path]) -> "Tensor":
     """The pictures as one batch, as the model wants them."""
     import torch
 
@@ -176,7 +176,7 @@ def _inputs(model: "Model", paths: Sequence[Path]) -> "Tensor":
     return batch if reference is None else batch.to(reference)
 
 
-def _predict(model: "Model", inputs: "Tensor") -> "Tensor":
+def predict(model: "Model", inputs: "Tensor") -> "Tensor":
     """The model's output, as it stands."""
     import torch
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from whybox.cli import asked
-from whybox.cli.terminal import columns, warn
+from whybox.cli.terminal import warn
 from whybox.core.errors import WhyboxError
+from whybox.core.text import columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,9 @@ def list_layers(spec: str, weights: str | None) -> None:
 
     # A name does not need weights: nothing is downloaded for it. A file's factory makes its own.
     model = load(spec, weights or (None if spec.rpartition(":")[0].endswith(".py") else "random"))
-    probe = _probe(model)
+    probe = model.noise()
+    if probe is None:
+        warn("output shapes are not known, because this model does not say what size its input has")
     shapes, chosen = ({}, None) if probe is None else (_shapes(model, probe), _of_grad_cam(model, probe))
     types = {name: type(module).__name__ for name, module in model.module.named_modules()}
     rows = [
@@ -31,20 +34,6 @@ def list_layers(spec: str, weights: str | None) -> None:
     ]
     for line in columns([("LAYER", "TYPE", "OUTPUT" if shapes else "", "USED BY" if chosen else ""), *rows]):
         typer.echo(line)
-
-
-def _probe(model: "Model") -> "Tensor | None":
-    """One input of noise for one forward pass; None where the size of an input is not known."""
-    import torch
-
-    if model.input_size is None:
-        warn("output shapes are not known, because this model does not say what size its input has")
-        return None
-    low, high = (torch.zeros(()), torch.ones(()))
-    noise = torch.rand(1, *model.input_size, generator=torch.Generator().manual_seed(0))
-    if model.domain is not None:
-        low, high = model.domain.bounds(noise)
-    return low + (high - low) * noise
 
 
 def _shapes(model: "Model", probe: "Tensor") -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from whybox.cli.terminal import columns, wrap
+from whybox.core.text import columns, wrap
 
 
 def list_methods() -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from whybox.cli.methods import written
-from whybox.cli.terminal import Work, columns, wrap
+from whybox.cli.terminal import Work
 from whybox.core.errors import InputError, WhyboxError
+from whybox.core.text import columns, wrap
 
 if TYPE_CHECKING:
     from whybox.core.explanation import Explanation

@@ -1,10 +1,8 @@
 """What every command says on the terminal: results on stdout; errors, warnings and progress on stderr."""
 
 import logging
-import shutil
 import sys
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -12,8 +10,6 @@ from typing import NoReturn
 import typer
 
 from whybox.core.errors import CheckpointError, InputError, TargetError, UnknownNameError, WhyboxError
-
-_NARROWEST = 30  # columns of text
 
 FAILED, ASKED_WRONGLY, INTERRUPTED = 1, 2, 130
 
@@ -88,25 +84,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def width() -> int:
-    """The columns to fill: those of the terminal, within reason."""
-    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 120)
-
-
-def wrap(text: str, indent: str = "") -> str:
-    """The text in lines that fit the terminal, each indented."""
-    return textwrap.fill(" ".join(text.split()), width(), initial_indent=indent, subsequent_indent=indent)
-
-
-def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Each row as text, the columns as wide as their widest entry; the last one goes on in further lines if it must."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    left = max(width() - len(indent) - sum(widths) - 2 * len(widths), _NARROWEST)
-    texts = []
-    for row in rows:
-        head = indent + "".join(f"{entry:<{wide}}  " for entry, wide in zip(row, widths, strict=False))
-        texts.append(f"\n{' ' * len(head)}".join(textwrap.wrap(row[-1], left)) or "")
-        texts[-1] = (head + texts[-1]).rstrip()
-    return texts

@@ -101,6 +101,17 @@ class Model:
         tensors = (*self.module.parameters(), *self.module.buffers())
         return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
+    def noise(self) -> Tensor | None:
+        """One input of random values within the model's domain, always the same; None where its size is not known."""
+        if self.input_size is None:
+            return None
+        noise = torch.rand(1, *self.input_size, generator=torch.Generator().manual_seed(0))
+        if self.domain is not None:
+            low, high = self.domain.bounds(noise)
+            noise = low + (high - low) * noise
+        reference = self.reference_tensor()
+        return noise if reference is None else noise.to(reference)
+
     def layers(self) -> list[str]:
         """The dotted names of all layers, in the order in which they are declared."""
         return [name for name, _ in self.module.named_modules() if name]

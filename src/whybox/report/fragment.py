@@ -12,6 +12,7 @@ from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, is_signed, map_view
 from whybox.report.names import method_title, model_titles
 from whybox.report.templates import templates
+from whybox.report.trace import TraceView, trace_view
 from whybox.report.trust import CheckRow, trust
 from whybox.report.verdict import Verdict, verdict
 
@@ -28,6 +29,7 @@ class _Sample:
     signed: bool
     rendering: str
     checks: tuple[CheckRow, ...]
+    trace: TraceView | None
 
 
 def fragment(explanation: Explanation) -> str:
@@ -66,6 +68,7 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         signed=shown.signed,
         rendering=rendering,
         checks=trust([explanation], [title], sample).checks,
+        trace=trace_view(explanation, sample, title),
     )
 
 

@@ -11,6 +11,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot import scale_of
 from whybox.report.findings import Failure, Findings
+from whybox.report.trace import conservation
 
 FORMAT = 1
 
@@ -23,7 +24,7 @@ def as_json(findings: Findings, names: Sequence[str]) -> dict[str, Any]:
 
     For each picture: the five best predictions, the target and its score, and for each method its checks and its
     relevance: sum, extremes, the scale of the report, and the map itself, summed over the channels, where it has at
-    most 4,096 positions (else None).
+    most 4,096 positions (else None). Where a method keeps one, the parts of the score and the trace of its operations.
 
     Raises:
         InputError: there is not one name for each picture.
@@ -70,6 +71,7 @@ def _method(result: Explanation | Failure) -> dict[str, Any]:
 
 
 def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
+    parts = conservation(result, sample)
     return {
         "relevance": _relevance(result.by_position(), tuple(as_tuple(result.relevance)[0].shape), sample),
         "checks": [
@@ -82,7 +84,29 @@ def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
             }
             for check in result.checks
         ],
+        "conservation": None if parts is None else {name: _plain(value) for name, value in parts.items()},
+        "trace": _trace(result, sample),
     }
+
+
+def _trace(result: Explanation, sample: int) -> list[dict[str, Any]] | None:
+    """Each operation with the relevance that arrives at it, that it hands on, and that each cause absorbs."""
+    trace = result.details.get("trace")
+    if not isinstance(trace, dict):
+        return None
+    rows = {"at_output": trace["at_output"], "at_input": trace["at_input"]}
+    return [
+        {
+            **step,
+            **{name: _plain(float(values[sample, i])) for name, values in rows.items()},
+            "absorbed": {
+                cause: _plain(float(amount[sample, i]))
+                for cause, amount in trace["absorbed"].items()
+                if amount[sample, i]
+            },
+        }
+        for i, step in enumerate(trace["steps"])
+    ]
 
 
 def _relevance(places: Tensor, shape: tuple[int, ...], sample: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
 from whybox.report.names import method_text, method_title, method_titles, model_titles, percent, settings
 from whybox.report.reproduce import Reproduce, reproduce
+from whybox.report.trace import TraceView, trace_view
 from whybox.report.trust import Trust, trust
 from whybox.report.verdict import Verdict, label_of, verdict
 
@@ -76,6 +78,7 @@ class ModelView:
     contrast: ContrastView | None
     contrast_note: str
     trust: Trust
+    traces: tuple[TraceView, ...]
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def _model(found: Findings, sample: int, title: str, under: dict[str, str], sign
         contrast=_contrast(found, sample),
         contrast_note=found.contrast_note,
         trust=trust(found.explanations, explained, sample),
+        traces=tuple(filter(None, map(trace_view, found.explanations, repeat(sample), explained))),
     )
 
 

@@ -6,6 +6,8 @@ adds, the share that a softmax does not hand on; nothing where f is homogeneous,
 forward, so that it also checks the backward pass.
 """
 
+import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,10 @@ from torch.autograd import forward_ad
 
 from whybox.attribution.backprop.rules import Group, Mix, Rule
 from whybox.attribution.backprop.sharing import LinearMap, stabilised
+
+with warnings.catch_warnings():  # forward derivatives load this on their first use, by a part of torch now deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 Charge = Callable[[Tensor], dict[str, Tensor]]
 """From c at an operation's output to what each cause absorbs there, entry by entry."""

@@ -86,6 +86,11 @@ class Interception(TorchFunctionMode):
         """The dotted path of the module that is running."""
         return self._running.where
 
+    @property
+    def layer(self) -> str | None:
+        """The type of torch.nn's own layer that is running; "" in any other module, None outside the model."""
+        return self._running.layer
+
     def current(self, score: Tensor) -> Tensor:
         """The score, once it is sure that nothing unseen has happened to it."""
         with torch._C.DisableTorchFunction():

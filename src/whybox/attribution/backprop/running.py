@@ -25,6 +25,11 @@ class Running:
         """The dotted path of the module that is running; its type in brackets where it is not part of the model."""
         return self._stack[-1][1] if self._stack else ""
 
+    @property
+    def layer(self) -> str | None:
+        """The type of torch.nn's own layer that is running, as "Conv2d"; "" in any other module, None outside all."""
+        return _layer(self._stack[-1][0]) if self._stack else None
+
     @contextmanager
     def watched(self, leaving: Callable[[Any], None]) -> Iterator[None]:
         """Keep the stack while the context lasts; tell of what each module gives out."""
@@ -50,3 +55,10 @@ class Running:
             hooks.callback(modules.register_module_forward_pre_hook(entered).remove)
             hooks.callback(modules.register_module_forward_hook(left, always_call=True).remove)
             yield
+
+
+def _layer(part: nn.Module) -> str:
+    kind = next(base for base in type(part).__mro__ if base.__module__.startswith("torch.nn.modules."))
+    if kind is nn.Module or (kind is not nn.MultiheadAttention and next(part.children(), None) is not None):
+        return ""
+    return kind.__name__

@@ -11,10 +11,18 @@ from torch import Tensor
 from whybox.attribution.backprop.absorbed import Charge
 from whybox.core.errors import ModelError
 
-CAUSES = ("bias", "epsilon", "zero", "rule", "constant", "softmax", "unknown")
-"""What absorbs relevance: biases and shifts; stabilisers; denominators and activations of zero; rules whose
-groups do not cover all outputs; constants that are
-added, padded or written in; the offset of softmax; operations taken by gradient."""
+CAUSES = {
+    "bias": "biases",
+    "epsilon": "stabilisers",
+    "zero": "zero activations",
+    "rule": "uncovered outputs",
+    "constant": "constants",
+    "softmax": "softmax offsets",
+    "unknown": "operations without a rule",
+}
+"""What absorbs relevance, with a word for it: biases and shifts; stabilisers; denominators and activations of zero;
+rules whose groups do not cover all outputs; constants that are added, padded or written in; the offset of softmax;
+operations taken by gradient."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,17 @@ class Step:
         module: the dotted path of the module that it runs in; "" in the model's own forward.
         kind: which entry of the table answers it, as "convolution" or "addition".
         rule: the composite's rule, for a linear map; else "".
+        layer: the type of torch.nn's own layer that it runs in, as "Conv2d"; "" where a model spells it out itself,
+            None outside the model, where the target picks its score.
+        inputs: for each argument that depends on the explained input, which step made it; −1 for the input itself.
     """
 
     name: str
     module: str
     kind: str
     rule: str = ""
+    layer: str | None = ""
+    inputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

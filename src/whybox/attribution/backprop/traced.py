@@ -37,6 +37,7 @@ class TracedEngine(Engine):
         self._handler: Handler | None = None
         self._rule = ""
         self._charges: list[tuple[Tensor, Charge]] = []
+        self._makers: dict[Any, int] = {}  # autograd node of a tensor → the step that made it
 
     def explain(self, leaf: Tensor, *bounds: Any, **options: Any) -> Tensor:
         x = super().explain(leaf, *bounds, **options)
@@ -51,24 +52,29 @@ class TracedEngine(Engine):
         if self._handler is not None:  # a part of the operation that is running
             return super()._dispatch(function, args, kwargs, inplace)
         self._handler = KINDS.get(function) or KINDS.get(out_of_place(function)) or _unknown
+        given = [x.grad_fn for x in tensors((args, kwargs)) if provenance(x) is not None]
+        inputs = tuple(self._makers.get(node, -1) for node in given)
         try:
             output = super()._dispatch(function, args, kwargs, inplace)
-            self._book(function, [x for x in tensors((output, args, kwargs)) if provenance(x) is not None])
+            self._book(function, inputs, [x for x in tensors((output, args, kwargs)) if provenance(x) is not None])
         finally:
             self._handler, self._rule = None, ""
             self._charges.clear()
         return output
 
-    def _book(self, function: Any, signals: list[Tensor]) -> None:
+    def _book(self, function: Any, inputs: tuple[int, ...], signals: list[Tensor]) -> None:
         """Open an account for the operation that has just run, if it made anything."""
         assert self._handler is not None
-        step = Step(refusal.name(function), self.where, self._handler.__name__.lstrip("_"), self._rule)
+        kind = self._handler.__name__.lstrip("_")
+        step = Step(refusal.name(function), self.where, kind, self._rule, self.layer, inputs)
         made = [self._written(x) for x in signals]
         outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in made]
         outputs += [(entry.slot, None) for x in signals if (entry := entry_of(x)) is not None]
         account = self.ledger.open(step, outputs)
         if account is None:
             return
+        for x in signals:
+            self._makers.setdefault(x.grad_fn, len(self.ledger.accounts) - 1)
         for x, charge in self._charges:
             on_arrival(x, partial(account.absorb, charge))
 
