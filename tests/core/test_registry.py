@@ -212,11 +212,11 @@ def test_values_that_do_not_fit():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("grad_cam(layer=3)", r"the field layer of grad_cam is str \| tuple\[str, \.\.\.\] \| None, not 3"),
+        ("grad_cam(layer=3)", r"the field layer of grad_cam is str or tuple\[str, \.\.\.\] or None, not 3"),
         ("grad_cam(layer=('a', 3))", "field layer"),
         ("integrated_gradients(baseline=gradient)", r"the field baseline of .* is Infill, not Gradient\(\)"),
         ("integrated_gradients(baseline='zero')", "field baseline"),
-        ("integrated_gradients(steps=2.5)", r"steps of integrated_gradients is int \| None, not 2\.5"),
+        ("integrated_gradients(steps=2.5)", r"steps of integrated_gradients is int or None, not 2\.5"),
         ("integrated_gradients(rule='simpson')", "field rule"),
         ("smooth_grad(samples=True)", "samples of smooth_grad is int, not True"),
         ("smooth_grad(of=3)", "of of smooth_grad is Method"),

@@ -24,6 +24,13 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def written(annotation: Any) -> str:
-    """The annotation as one would write it, without the modules that names come from."""
-    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+    """The annotation in words, without the modules that names come from."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(written, parts))
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if annotation in (None, types.NoneType):
+        return "None"
+    text = annotation.__name__ if isinstance(annotation, type) and not parts else str(annotation)
     return re.sub(r"\b(\w+\.)+(?=\w)", "", text)
