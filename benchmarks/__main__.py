@@ -9,7 +9,7 @@ import time
 from benchmarks import table
 from benchmarks.measure import ROOT
 
-NAMES = ("start_up", "stream", "speed", "backprop", "perturbation", "memory", "integrated_gradients")
+NAMES = ("start_up", "stream", "speed", "backprop", "perturbation", "shapley", "memory", "integrated_gradients")
 
 
 def main() -> None:

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from benchmarks import raw
 from benchmarks.measure import evaluations, interleaved, one_thread, ratio, save, tuned
 from benchmarks.subjects import SUBJECTS, Subject
-from whybox import LIME, RISE, Method, Occlusion, Superpixels
+from whybox import (
+    LIME,
+    RISE,
+    KernelSHAP,
+    Method,
+    Occlusion,
+    PredictionDifference,
+    ShapleySampling,
+    Superpixels,
+)
 
 TARGET = 3
 IMAGES = 8
@@ -68,6 +77,9 @@ def measure(subject: Subject) -> dict[str, Any]:
         "Occlusion": (Occlusion(window=w, stride=w), occlusion, (1, 2, 4, 8)),
         "RISE": (RISE(samples=SAMPLES), None, ()),
         "LIME": (LIME(samples=SAMPLES, regions=REGIONS), lime, (1, 4, 8, 16, 32)),
+        "KernelSHAP": (KernelSHAP(samples=2 * SAMPLES, regions=REGIONS), None, ()),
+        "ShapleySampling": (ShapleySampling(samples=2 * SAMPLES, regions=REGIONS), None, ()),
+        "PredictionDifference": (PredictionDifference(window=w, stride=w, samples=2), None, ()),
     }
     variants = x.repeat_interleave(SAMPLES, 0)
     chunk, by_chunk = tuned({c: lambda c=c: raw.scores(subject.module, variants, TARGET, c) for c in CHUNKS})

@@ -174,6 +174,37 @@ where one is set, and grows with the number of steps as it comes.
 {rows(("", *counts, "largest / smallest"), body)}"""
 
 
+def shapley(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Errors of Shapley values at equal evaluations."""
+    goals, body = [], []
+    for name, found in results.items():
+        for estimator, by_budget in found.items():
+            errors = (percent(by_budget[str(budget)]["error"]) for budget in settings["budgets"])
+            body.append((f"{name}, {estimator}", *errors))
+        for own in ("KernelSHAP", "ShapleySampling"):
+            for peer in ("shap", "Captum"):
+                shares = []
+                for budget in map(str, settings["budgets"]):
+                    best = min(each[budget]["error"] for rival, each in found.items() if rival.startswith(f"{peer} "))
+                    shares.append(f"{found[f'whybox {own}'][budget]['error'] / best:.2f}")
+                goals.append((f"{name}, whybox {own} over the best of {peer}", *shares))
+    budgets = [f"{budget:,} evaluations" for budget in settings["budgets"]]
+    pixels = ", ".join(f"{name} at {size} × {size}" for name, size in settings["pixels"].items())
+    return f"""## Shapley values: accuracy per evaluation
+
+{settings["regions"]} superpixels, hidden by the mean colour; the exact values from all {2 ** settings["regions"]:,}
+coalitions of {settings["pictures"]} pictures for each model ({pixels}); {settings["seeds"]} seeds. The error is the
+root mean square over regions, pictures and seeds, relative to that of the picture's values. Every estimator has its
+largest setting within the budget of evaluations, counted (shap {settings["shap"]}). The last two lines of each model
+exchange one part: the same coalitions with the usual weighted least squares show what KernelSHAP owes to its estimate,
+and KernelSHAP's estimate from the coalitions of ShapleySampling what the plain mean over orders leaves lying.
+
+{rows(("", *budgets), body)}
+Goal: at most half the error of the best of each peer.
+
+{rows(("", *budgets), goals)}"""
+
+
 def start_up(results: dict[str, Any], settings: dict[str, Any]) -> str:
     """Import and help."""
     goals = settings["goals"]
@@ -333,6 +364,7 @@ ready-made variants at its best chunk size ({chunks}): nothing can be faster. Go
 SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "stream": stream,
     "integrated_gradients": integrated,
+    "shapley": shapley,
     "memory": memory,
     "speed": speed,
     "backprop": backprop,

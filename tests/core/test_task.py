@@ -19,10 +19,12 @@ from whybox import (
     Gradient,
     InputXGradient,
     IntegratedGradients,
+    KernelSHAP,
     Model,
     Occlusion,
     Patches,
     Sample,
+    ShapleySampling,
     SmoothGrad,
     SmoothGradSquared,
     Superpixels,
@@ -57,6 +59,10 @@ METHODS = [
     RISE(samples=9, regions=Patches(2), infill=Sample()),
     LIME(samples=30, regions=Patches(2)),
     LIME(samples=30, regions=Patches(2), infill=whybox.GaussianNoise(), features=2),
+    KernelSHAP(Patches(2), samples=30),
+    KernelSHAP(Patches(2), whybox.GaussianNoise(), samples=25),
+    ShapleySampling(Patches(2), samples=60),
+    ShapleySampling(Patches(2), Sample(), samples=40),
     SmoothGrad(of=RISE(samples=3), samples=3),
     SmoothGrad(of=LIME(samples=20, regions=Patches(2)), samples=3),
 ]
@@ -88,7 +94,9 @@ def test_the_same_seed_gives_the_same_bits(method):
     module, x = net().float(), pictures().float()
     first, again, other = (method(Model(module, chunk=3), x, 1, seed=seed) for seed in (4, 4, 5))
     assert torch.equal(first, again)
-    random = any(word in repr(method) for word in ("Smooth", "Var", "Expected", "Noise", "RISE", "LIME"))
+    random = any(
+        word in repr(method) for word in ("Smooth", "Var", "Expected", "Noise", "RISE", "LIME", "SHAP", "Shapley")
+    )
     assert torch.equal(first, other) != random
 
 
@@ -282,6 +290,9 @@ COSTS = [
     (Occlusion(regions=Patches(3)), 5, 0),
     (RISE(samples=7), 7, 0),
     (LIME(samples=11, regions=Patches(2)), 11, 0),
+    (KernelSHAP(Patches(2), samples=23), 22, 0),
+    (KernelSHAP(Patches(3), samples=23), 16, 0),
+    (ShapleySampling(Patches(2), samples=40), 35, 0),
 ]
 
 

@@ -39,6 +39,8 @@ METHODS = {
     "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
     "rise": "whybox.attribution.perturbation.rise:RISE",
     "lime": "whybox.attribution.perturbation.lime:LIME",
+    "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
+    "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
 }
 
 # Values that stand in the fields of methods.

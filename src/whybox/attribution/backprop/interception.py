@@ -105,7 +105,8 @@ class Interception(TorchFunctionMode):
             return function(*args, **kwargs)
         if not self._any_signal(args) and not (kwargs and self._any_signal(kwargs.values())):
             return None if function is torch._C._set_grad_enabled else function(*args, **kwargs)
-        self.made, self.overwritable = None, self.made
+        unseen = TRUSTED or self.unknown == "gradient"  # what is not seen may have read the tensor meanwhile
+        self.made, self.overwritable = None, None if unseen else self.made
         if not torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)  # inside an autograd function, which the walk over the graph will find
         self._check_circumstances()

@@ -183,12 +183,15 @@ class Ledger:
         self.accounts: list[Account] = []
         self._values: dict[tuple[Any, int], Tensor | None] = {}
 
+    def knows(self, x: Tensor) -> bool:
+        """Whether the tensor, as it now is, is known."""
+        return (x.grad_fn, x.output_nr) in self._values
+
     def know(self, x: Tensor, value: Tensor | None) -> bool:
         """Remember the value of a tensor where relevance arrives as c (None: where it arrives as R); False if known."""
-        key = (x.grad_fn, x.output_nr)
-        if x.grad_fn is None or key in self._values:
+        if x.grad_fn is None or self.knows(x):
             return False
-        self._values[key] = value
+        self._values[x.grad_fn, x.output_nr] = value
         return True
 
     def open(self, step: Step, outputs: Sequence[tuple[Tensor, Tensor | None]]) -> Account | None:

@@ -67,7 +67,8 @@ class TracedEngine(Engine):
         assert self._handler is not None
         kind = self._handler.__name__.lstrip("_")
         step = Step(refusal.name(function), self.where, kind, self._rule, self.layer, inputs)
-        outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in signals]
+        made = [self._written(x) for x in signals]
+        outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in made]
         outputs += [(entry.slot, None) for x in signals if (entry := entry_of(x)) is not None]
         account = self.ledger.open(step, outputs)
         if account is None:
@@ -76,6 +77,11 @@ class TracedEngine(Engine):
             self._makers.setdefault(x.grad_fn, len(self.ledger.accounts) - 1)
         for x, charge in self._charges:
             on_arrival(x, partial(account.absorb, charge))
+
+    def _written(self, x: Tensor) -> Tensor:
+        """What the operation has written, where it wrote into a view: all that shares the memory is made from that."""
+        base = x._base
+        return x if base is None or provenance(base) is None or self.ledger.knows(base) else base
 
     def rule(self, kind: str, record: Provenance) -> Rule:
         chosen = super().rule(kind, record)
