@@ -78,22 +78,17 @@ def _verdict(cls: type[Method], case: Case) -> tuple[Word, str]:
         method = case.lrp if cls is LRP else cls()
     except TypeError as error:
         return "refused", f"it has to be configured first: {error}"
-    few = _with_few(method)
+    samples = _FEW.keys() & {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
     if method.needs() == "outputs":
-        word: Word = "exact" if few == method else "approximate"
-        drawn = "" if few == method else ", by random samples"
-        return word, f"it asks the model for its outputs only{drawn}; whatever is inside, its settings decide"
+        drawn = ", by random samples" if samples else ""
+        why = f"it asks the model for its outputs only{drawn}; whatever is inside, its settings decide"
+        return "approximate" if samples else "exact", why
     try:
-        judge = _JUDGES.get(registry.name_of(cls), _by_checks if few == method else _sampled)
+        judge = _JUDGES.get(registry.name_of(cls), _sampled if samples else _by_checks)
+        few = dataclasses.replace(method, **{name: _FEW[name] for name in samples})  # type: ignore[type-var]
         return judge(case, method, case.run(few))
     except WhyboxError as error:
         return "refused", str(error)
-
-
-def _with_few(method: Method) -> Method:
-    """The method with as little of what makes it dear as shows whether it runs."""
-    fields = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
-    return dataclasses.replace(method, **{name: few for name, few in _FEW.items() if name in fields})  # type: ignore[type-var]
 
 
 def _derivative(_case: Case, _method: Method, _answer: Attribution) -> tuple[Word, str]:
