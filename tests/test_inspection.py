@@ -100,6 +100,7 @@ class TestPitfalls:
                 lambda s, x: s.b(F.avg_pool2d(s.a(x), 6).flatten(1)),
                 {"a": conv(), "b": dense(4)},
             ),
+            ("sum over an axis", VECTOR, lambda s, x: s.b(s.a(x).cumsum(1)), {"a": dense(), "b": dense()}),
             ("sum over an axis", PICTURE, lambda s, x: s.b(s.a(x).sum((2, 3))), {"a": conv(), "b": dense(4)}),
             ("layer that runs more than once", VECTOR, lambda s, x: s.a(s.r(s.a(x))), {"a": dense(), "r": nn.ReLU}),
             (
@@ -138,7 +139,7 @@ class TestPitfalls:
                 lambda s, x: s.a(x)[0][:, -1],
                 {"a": lambda: nn.LSTM(5, 3, batch_first=True)},
             ),
-            ("operation without a rule", VECTOR, lambda s, x: s.b(s.a(x).cumsum(1)), {"a": dense(), "b": dense()}),
+            ("operation without a rule", VECTOR, lambda s, x: s.b(s.a(x).cumprod(1)), {"a": dense(), "b": dense()}),
             (
                 "batch norm that does not follow its layer",
                 PICTURE,
@@ -258,7 +259,7 @@ class TestMethods:
     def test_other_activations(self) -> None:
         module = nn.Sequential(nn.Linear(5, 5), nn.GELU(), nn.ReLU(), nn.Linear(5, 3))
         seen = self.words(module, VECTOR)
-        assert seen["guided_backprop"] == ("approximate", "made for ReLUs; 1 × gelu keep their own gradient")
+        assert seen["guided_backprop"] == ("approximate", "made for ReLUs; 1 × gelu with a gradient of their own")
         assert seen["lrp"][0] == "approximate"
         assert "does not decompose" in seen["input_x_gradient"][1]
         assert seen["gradient"][0] == "exact"
@@ -282,7 +283,13 @@ class TestMethods:
 
     def test_gates_are_shared_by_convention(self) -> None:
         module = Net(lambda s, x: s.b(s.a(x) * torch.sigmoid(s.g(x))), a=dense(), g=dense(), b=dense())
-        assert "1 × mul of two signals are shared by convention" in self.words(module, VECTOR)["lrp"][1]
+        assert "shared by convention at 1 × mul of two signals" in self.words(module, VECTOR)["lrp"][1]
+
+    def test_asking_for_outputs_only(self) -> None:
+        seen = self.words(vgg_like())
+        assert seen["occlusion"][0] == "exact"
+        assert seen["rise"][0] == "approximate"
+        assert "samples" in seen["rise"][1]
 
     def test_refusals_come_with_their_reason(self) -> None:
         module = Net(lambda s, x: s.a(x)[0][:, -1], a=lambda: nn.LSTM(5, 3, batch_first=True))

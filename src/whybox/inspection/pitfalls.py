@@ -62,7 +62,7 @@ def _by_constants(step: Step) -> bool:
 
 
 def _is_sum(step: Step) -> bool:
-    return function(step) in ("sum", "lp_pool1d", "lp_pool2d", "lp_pool3d", "fold")
+    return function(step) in ("sum", "nansum", "cumsum", "lp_pool1d", "lp_pool2d", "lp_pool3d", "fold")
 
 
 _BY_OPERATION: dict[str, tuple[Callable[[Step], bool], str]] = {

@@ -78,20 +78,17 @@ def _verdict(cls: type[Method], case: Case) -> tuple[Word, str]:
         method = case.lrp if cls is LRP else cls()
     except TypeError as error:
         return "refused", f"it has to be configured first: {error}"
+    samples = _FEW.keys() & {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
     if method.needs() == "outputs":
-        return "exact", "it asks the model for its outputs only, whatever is inside; the answer depends on its settings"
+        drawn = ", by random samples" if samples else ""
+        why = f"it asks the model for its outputs only{drawn}; whatever is inside, its settings decide"
+        return "approximate" if samples else "exact", why
     try:
-        few = _with_few(method)
-        judge = _JUDGES.get(registry.name_of(cls), _by_checks if few == method else _sampled)
+        judge = _JUDGES.get(registry.name_of(cls), _sampled if samples else _by_checks)
+        few = dataclasses.replace(method, **{name: _FEW[name] for name in samples})  # type: ignore[type-var]
         return judge(case, method, case.run(few))
     except WhyboxError as error:
         return "refused", str(error)
-
-
-def _with_few(method: Method) -> Method:
-    """The method with as little of what makes it dear as shows whether it runs."""
-    fields = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
-    return dataclasses.replace(method, **{name: few for name, few in _FEW.items() if name in fields})  # type: ignore[type-var]
 
 
 def _derivative(_case: Case, _method: Method, _answer: Attribution) -> tuple[Word, str]:
@@ -149,8 +146,8 @@ def _decomposition(trace: Trace, reasons: list[str]) -> tuple[Word, str]:
 def conventions(steps: Sequence[Step]) -> list[str]:
     """What of a model the theory of LRP, made for nets of linear maps and ReLUs, does not cover."""
     groups: dict[str, Callable[[Step], bool]] = {
-        "{} pass relevance on as ReLU does": bends,
-        "{} of two signals are shared by convention": multiplies_signals,
+        "relevance passes {} as it does ReLU": bends,
+        "relevance is shared by convention at {} of two signals": multiplies_signals,
         "{} is taken by a Taylor expansion": lambda step: step.kind in ("softmax", "logarithm_of_softmax"),
         "the denominators of {} count as constants": lambda step: step.kind in (*NORMS, "quotient_norm"),
         "no rule is known for {}, so that it is refused as soon as relevance arrives there": lambda step: (
@@ -166,7 +163,7 @@ def _reversed(case: Case, _method: Method, _answer: Attribution) -> tuple[Word, 
         return "approximate", "it runs; the model's operations are not known"
     others = [step for step in case.steps if step.kind == "activation" and not is_rectifier(step)]
     if others:
-        return "approximate", f"made for ReLUs; {len(others)} × {called(others)} keep their own gradient"
+        return "approximate", f"made for ReLUs; {len(others)} × {called(others)} with a gradient of their own"
     return "exact", "all activations are ReLUs"
 
 

@@ -87,8 +87,8 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "autograd function": (lambda: Wraps(Double.apply), "the autograd function Double.*trust.'DoubleBackward'"),
     "function that gives a view": (lambda: Wraps(Reverse.apply), "the autograd function Reverse"),
     "reentrant checkpoint": (lambda: Wraps(reentrant), "use_reentrant=False"),
-    "unknown": (lambda: Wraps(lambda x: x.cumsum(1)), "torch.Tensor.cumsum.*handles.torch.Tensor.cumsum"),
-    "unknown in place": (lambda: Wraps(lambda x: (x + 1).cumsum_(1)), "torch.Tensor.cumsum"),
+    "unknown": (lambda: Wraps(lambda x: x.cumprod(1)), "torch.Tensor.cumprod.*handles.torch.Tensor.cumprod"),
+    "unknown in place": (lambda: Wraps(lambda x: (x + 1).cumprod_(1)), "torch.Tensor.cumprod"),
     "product": (lambda: Wraps(lambda x: x * x.prod(1, keepdim=True)), "torch.Tensor.prod"),
     "bilinear": (lambda: Wraps(lambda x: nn.functional.bilinear(x, x, torch.ones(4, 4, 4))), "bilinear"),
     "complex": (lambda: Wraps(lambda x: torch.fft.fft(x).abs()), "fft"),
@@ -179,15 +179,15 @@ def test_compiled(how: str) -> None:
 
 
 def test_a_new_rule_in_one_line() -> None:
-    @table.handles("cumsum")
+    @table.handles("cumprod")
     def native(engine: Any, function: Any, args: Any, kwargs: Any) -> Any:
         return engine.native(function, args, kwargs)
 
     try:
-        net = net_with(Wraps(lambda x: x.cumsum(1)))
+        net = net_with(Wraps(lambda x: x.cumprod(1)))
         torch.testing.assert_close(under_engine(net, X)[1], input_times_gradient(net, X)[1])
     finally:
-        for function in table.named("cumsum"):
+        for function in table.named("cumprod"):
             del table.KINDS[function]
 
 
