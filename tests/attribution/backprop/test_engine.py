@@ -270,6 +270,13 @@ def check(function: Callable[[Tensor], Tensor]) -> None:
         assert torch.equal(under_engine(net, X, "epsilon_plus", 1e-9)[0], plain)
 
 
+def test_group_norm_of_what_is_not_contiguous() -> None:
+    net = net_of(lambda x: F.group_norm(x, 2))
+    expected = under_engine(net, X)
+    for given, wanted in zip(under_engine(net, X.to(memory_format=torch.channels_last)), expected[:2], strict=False):
+        torch.testing.assert_close(given, wanted)
+
+
 def test_products_of_two_signals_halve() -> None:
     for product in (lambda a: a * a, lambda a: torch.einsum("nchw,nchw->nchw", a, a), lambda a: a @ a):
         net = Net(lambda self, x, f=product: f(x).flatten(1)).double()
