@@ -270,6 +270,12 @@ def check(function: Callable[[Tensor], Tensor]) -> None:
         assert torch.equal(under_engine(net, X, "epsilon_plus", 1e-9)[0], plain)
 
 
+def test_a_dense_layer_whose_weight_is_a_vector() -> None:
+    one, kept = (net_of(lambda x, unit=unit: F.linear(x, unit).view(2, 4, 6)) for unit in (w(X, 1, 6)[0], w(X, 1, 6)))
+    for got, wanted in zip(under_engine(one, X, "excitation"), under_engine(kept, X, "excitation")[:2], strict=False):
+        torch.testing.assert_close(got, wanted)
+
+
 def test_group_norm_of_what_is_not_contiguous() -> None:
     net = net_of(lambda x: F.group_norm(x, 2))
     expected = under_engine(net, X)

@@ -1,7 +1,7 @@
 """Linear maps with weights, and batch norm, which is one or becomes part of the one before it."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,13 @@ def _weighted(engine: Engine, function: Any, args: Any, kwargs: Any, kind: str, 
     weight, bias = _constant(weight), _constant(bias)
     record = provenance(x)
     assert record is not None
+    layout: Literal["convolution", "transposed", "dense"] = "transposed" if transposed else "convolution"
     linear = LinearMap(
         lambda x, weight, bias: function(x, weight, bias, *rest, **kwargs),
         weight,
         bias,
         record.nonnegative,
-        "dense" if kind == "dense" else "transposed" if transposed else "convolution",
+        layout if kind != "dense" else "dense" if weight.ndim == 2 else None,
     )
     channel = x.ndim - 1 if kind == "dense" else 1
     return engine.linear(kind, linear, x, lambda: linear.apply(x, weight, bias), channel)
