@@ -218,6 +218,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda x: x.flatten(1).T @ w(x, 2, 3),
     "max": lambda x: x.max(1, keepdim=True)[0] + torch.max(x, 2)[0].unsqueeze(2),
     "max of two": lambda x: torch.max(x, torch.ones_like(x) * -0.5),
+    "min of two by name": lambda x: torch.min(x, other=torch.full_like(x, -0.5)),
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 1)),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
     "cumsum": lambda x: x.cumsum(1) - torch.cumsum(x, dim=2),
