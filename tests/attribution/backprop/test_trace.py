@@ -99,6 +99,7 @@ def test_a_weight_of_zero_hands_nothing_on() -> None:
         (lambda net, x: torch.where(torch.tensor([[False, True]]), x.relu(), torch.tensor(7.0).double()), 7.0),
         (lambda net, x: torch.cat([torch.ones(len(x), 1).double(), x.relu()], 1), 1.0),
         (lambda net, x: torch.maximum(x.relu(), torch.full_like(x, 9.0)), 9.0),
+        (lambda net, x: torch.max(x.relu(), torch.full_like(x, 9.0)), 9.0),
         (lambda net, x: x.relu() + x.detach(), 3.0),
         (lambda net, x: x.relu().index_fill(1, torch.tensor([0]), 7.0), 7.0),
         (lambda net, x: overwritten(x.relu()), 7.0),

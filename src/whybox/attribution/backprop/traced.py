@@ -19,7 +19,7 @@ from whybox.attribution.backprop.table import KINDS, Handler, out_of_place
 from whybox.attribution.backprop.trace import Account, Ledger, Step, Trace, on_arrival
 
 _HOMOGENEOUS: tuple[Handler, ...] = (
-    activations.relu, activations.spread_and_mean, averages.average, averages.resampling, averages.winner,
+    activations.relu, activations.spread_and_mean, averages.average, averages.resampling,
     averages.dropout, elementwise.product, elementwise.quotient, products.matmul, products.einsum,
 )  # fmt: skip
 _CAUSES: dict[Any, str] = {activations.softmax: "softmax", activations.logarithm_of_softmax: "softmax"}
