@@ -118,6 +118,18 @@ def overwritten(x: Tensor) -> Tensor:
     return x
 
 
+def test_what_is_read_before_it_is_changed_in_place_absorbs_nothing_of_the_change() -> None:
+    def changed(_net: nn.Module, x: Tensor) -> Tensor:
+        h = x.tanh()
+        before = h * 2
+        h.sub_(1)
+        return h + before
+
+    trace = traced(changed, X[:1])
+    assert absorbed(trace) == {"constant": [pytest.approx(-1.0)]}
+    assert float(trace.gap.max()) < 1e-12
+
+
 def test_softmax_takes_the_offset_of_its_tangent() -> None:
     trace = traced(lambda net, x: (x * torch.ones_like(x)).softmax(1), X)
     s = X.double().softmax(1)
