@@ -118,6 +118,32 @@ def overwritten(x: Tensor) -> Tensor:
     return x
 
 
+def written_into(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, 1:].fill_(0.7)
+    x[:, :1].mul_(2)
+    return torch.cat([x, x], 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "own"),
+    [
+        (lambda x: F.pad(x, (1, 1), value=2.0), 2),
+        (lambda x: F.pad(F.pad(x, (1, 0)), (0, 1), value=2.0), 2),
+        (lambda x: torch.cat([x, torch.ones_like(x)], 1), 2),
+        (lambda x: F.pad(x, (2, 0)).masked_fill(torch.tensor([[True, True, True, False]]), 0.5), 1),
+        (written_into, 2),
+    ],
+)
+def test_constants_beside_the_input_take_their_share_of_the_flat_rule(function: object, own: int) -> None:
+    torch.manual_seed(0)
+    flat = Composite(((Match(first=True), rules.flat()),))
+    trace = traced(lambda net, x: net.last(function(x)), X[:1], flat, last=nn.Linear(4, 1))
+    assert float(trace.gap.max()) < 1e-9
+    assert float(trace.total_gap.max()) < 1e-9
+    torch.testing.assert_close(trace.relevance, trace.score * own / 4)
+
+
 def test_what_is_read_before_it_is_changed_in_place_absorbs_nothing_of_the_change() -> None:
     def changed(_net: nn.Module, x: Tensor) -> Tensor:
         h = x.tanh()

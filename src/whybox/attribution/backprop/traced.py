@@ -69,7 +69,7 @@ class TracedEngine(Engine):
         step = Step(refusal.name(function), self.where, kind, self._rule, self.layer, inputs)
         made = [self._written(x) for x in signals]
         outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in made]
-        outputs += [(entry.slot, None) for x in signals if (entry := entry_of(x)) is not None]
+        outputs += [(entry.slot, None) for x in made if (entry := entry_of(x)) is not None]
         account = self.ledger.open(step, outputs)
         if account is None:
             return
@@ -121,6 +121,10 @@ class TracedEngine(Engine):
         self._charge(after.slot, lambda r: {"bias": r * (1 - share)})
         return after
 
+    def filled(self, slot: Tensor, own: Callable[[], Tensor]) -> None:
+        constant = 1 - own()
+        self._charge(slot, lambda r: {"constant": r * constant})
+
     def native(self, function: Any, args: Any, kwargs: Any, **facts: Any) -> Any:
         output = super().native(function, args, kwargs, **facts)
         if self._handler not in _HOMOGENEOUS:
@@ -139,6 +143,11 @@ class TracedEngine(Engine):
         put(same_view(after, base, x), given if provenance(value) is not None else given * 0)
         output = super().put(x, put, value)
         self._charge(base, by_offset("constant", base.detach().clone(), after))
+        entry = entry_of(base)
+        if entry is not None:
+            own = torch.ones_like(base)
+            put(same_view(own, base, x), given * 0 + (0.0 if entry_of(value) is None else 1.0))
+            self.filled(entry.slot, lambda: own)
         return output
 
     def _without_rule(self, function: Any, args: Any, kwargs: Any) -> Any:
