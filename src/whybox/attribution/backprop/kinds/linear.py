@@ -8,16 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.provenance import Produced, provenance
+from whybox.attribution.backprop.provenance import Produced, detached, provenance
 from whybox.attribution.backprop.refusal import circumstance
 from whybox.attribution.backprop.sharing import LinearMap
 from whybox.core.errors import ModelError
-
-T = Tensor
-
-
-def _constant(x: Any) -> Any:
-    return x.detach() if isinstance(x, Tensor) else x
 
 
 def _weighted(engine: Engine, function: Any, args: Any, kwargs: Any, kind: str, transposed: bool = False) -> Tensor:
@@ -27,7 +21,7 @@ def _weighted(engine: Engine, function: Any, args: Any, kwargs: Any, kind: str, 
     bias = rest.pop(0) if rest else kwargs.pop("bias", None)
     if provenance(x) is None or provenance(weight) is not None:
         raise circumstance("an operation whose weights depend on the input", engine.where, "no rule is known for that")
-    weight, bias = _constant(weight), _constant(bias)
+    weight, bias = detached(weight), detached(bias)
     record = provenance(x)
     assert record is not None
     layout: Literal["convolution", "transposed", "dense"] = "transposed" if transposed else "convolution"
@@ -103,11 +97,11 @@ def batch_norm(engine: Engine, function: Any, args: Any, kwargs: Any) -> Tensor:
 def _with(args: Any, first: Tensor) -> tuple[Any, ...]:
     if not args:
         raise ModelError("call batch norm with its input by position")
-    return (first, *map(_constant, args[1:]))
+    return (first, *map(detached, args[1:]))
 
 
 def _constants(kwargs: Any) -> dict[str, Any]:
-    return {name: _constant(value) for name, value in kwargs.items()}
+    return {name: detached(value) for name, value in kwargs.items()}
 
 
 def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, run: Any) -> Tensor:
