@@ -218,6 +218,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda x: x.flatten(1).T @ w(x, 2, 3),
     "max": lambda x: x.max(1, keepdim=True)[0] + torch.max(x, 2)[0].unsqueeze(2),
     "max of two": lambda x: torch.max(x, torch.ones_like(x) * -0.5),
+    "min of two by name": lambda x: torch.min(x, other=torch.full_like(x, -0.5)),
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 1)),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
     "cumsum": lambda x: x.cumsum(1) - torch.cumsum(x, dim=2),
@@ -268,6 +269,19 @@ def check(function: Callable[[Tensor], Tensor]) -> None:
         assert torch.equal(output, plain)
         torch.testing.assert_close(relevance, expected)
         assert torch.equal(under_engine(net, X, "epsilon_plus", 1e-9)[0], plain)
+
+
+def test_a_dense_layer_whose_weight_is_a_vector() -> None:
+    one, kept = (net_of(lambda x, unit=unit: F.linear(x, unit).view(2, 4, 6)) for unit in (w(X, 1, 6)[0], w(X, 1, 6)))
+    for got, wanted in zip(under_engine(one, X, "excitation"), under_engine(kept, X, "excitation")[:2], strict=False):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_group_norm_of_what_is_not_contiguous() -> None:
+    net = net_of(lambda x: F.group_norm(x, 2))
+    expected = under_engine(net, X)
+    for given, wanted in zip(under_engine(net, X.to(memory_format=torch.channels_last)), expected[:2], strict=False):
+        torch.testing.assert_close(given, wanted)
 
 
 def test_products_of_two_signals_halve() -> None:

@@ -99,6 +99,7 @@ def test_a_weight_of_zero_hands_nothing_on() -> None:
         (lambda net, x: torch.where(torch.tensor([[False, True]]), x.relu(), torch.tensor(7.0).double()), 7.0),
         (lambda net, x: torch.cat([torch.ones(len(x), 1).double(), x.relu()], 1), 1.0),
         (lambda net, x: torch.maximum(x.relu(), torch.full_like(x, 9.0)), 9.0),
+        (lambda net, x: torch.max(x.relu(), torch.full_like(x, 9.0)), 9.0),
         (lambda net, x: x.relu() + x.detach(), 3.0),
         (lambda net, x: x.relu().index_fill(1, torch.tensor([0]), 7.0), 7.0),
         (lambda net, x: overwritten(x.relu()), 7.0),
@@ -115,6 +116,44 @@ def test_constants_take_what_they_contribute(function: object, constant: float) 
 def overwritten(x: Tensor) -> Tensor:
     x[:, 0] = 7.0
     return x
+
+
+def written_into(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, 1:].fill_(0.7)
+    x[:, :1].mul_(2)
+    return torch.cat([x, x], 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "own"),
+    [
+        (lambda x: F.pad(x, (1, 1), value=2.0), 2),
+        (lambda x: F.pad(F.pad(x, (1, 0)), (0, 1), value=2.0), 2),
+        (lambda x: torch.cat([x, torch.ones_like(x)], 1), 2),
+        (lambda x: F.pad(x, (2, 0)).masked_fill(torch.tensor([[True, True, True, False]]), 0.5), 1),
+        (written_into, 2),
+    ],
+)
+def test_constants_beside_the_input_take_their_share_of_the_flat_rule(function: object, own: int) -> None:
+    torch.manual_seed(0)
+    flat = Composite(((Match(first=True), rules.flat()),))
+    trace = traced(lambda net, x: net.last(function(x)), X[:1], flat, last=nn.Linear(4, 1))
+    assert float(trace.gap.max()) < 1e-9
+    assert float(trace.total_gap.max()) < 1e-9
+    torch.testing.assert_close(trace.relevance, trace.score * own / 4)
+
+
+def test_what_is_read_before_it_is_changed_in_place_absorbs_nothing_of_the_change() -> None:
+    def changed(_net: nn.Module, x: Tensor) -> Tensor:
+        h = x.tanh()
+        before = h * 2
+        h.sub_(1)
+        return h + before
+
+    trace = traced(changed, X[:1])
+    assert absorbed(trace) == {"constant": [pytest.approx(-1.0)]}
+    assert float(trace.gap.max()) < 1e-12
 
 
 def test_softmax_takes_the_offset_of_its_tangent() -> None:

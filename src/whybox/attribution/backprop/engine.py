@@ -139,6 +139,9 @@ class Engine(Interception):
         """The entry behind a map with one input per output of whose relevance only a share goes to the input."""
         return entry.through(run, entry.slot * share)
 
+    def filled(self, slot: Tensor, own: Callable[[], Tensor]) -> None:
+        """Told of a slot some of whose places may be constants': `own` is one where they are the input's, else zero."""
+
     def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """An operation whose value is that of `run` and whose rule is the gradient of `stand_in`."""
         output: Tensor = Surrogate.apply(run, stand_in, x)  # type: ignore[no-untyped-call]

@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, forget, provenance, remember, tensors
+from whybox.attribution.backprop.provenance import (
+    Entry,
+    Provenance,
+    detached,
+    entry_of,
+    forget,
+    provenance,
+    remember,
+    tensors,
+)
 from whybox.core.errors import ModelError
 
 
@@ -97,7 +106,7 @@ def written(base: Tensor, part: Tensor, put: Callable[[Tensor, Any], Any], value
     if whole.low is None or whole.high is None or (new is not None and (new.low is None or new.high is None)):
         return replace(whole, slot=slot, low=None, high=None)
     low, high = (value, value) if new is None else (new.low, new.high)
-    return replace(whole, slot=slot, low=changed(whole.low, _plain(low)), high=changed(whole.high, _plain(high)))
+    return replace(whole, slot=slot, low=changed(whole.low, detached(low)), high=changed(whole.high, detached(high)))
 
 
 def through(entry: Entry | None, base: Tensor, view: Tensor) -> Entry | None:
@@ -116,7 +125,3 @@ def same_view(x: Tensor, base: Tensor, view: Tensor) -> Tensor:
     x = x.contiguous()
     start = x.storage_offset() - base.storage_offset()
     return x.as_strided(view.size(), view.stride(), view.storage_offset() + start)
-
-
-def _plain(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value

@@ -116,6 +116,11 @@ def forget(tensor: Tensor) -> None:
     tensor.__dict__.pop(_NAME, None)
 
 
+def detached(value: Any) -> Any:
+    """The same value as a constant; what is no tensor as it is."""
+    return value.detach() if isinstance(value, Tensor) else value
+
+
 def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):

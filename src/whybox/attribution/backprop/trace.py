@@ -202,7 +202,7 @@ class Ledger:
         account = Account(step)
         account.is_nan = any(value is not None and bool(value.isnan().any()) for _, value in fresh)
         for x, value in fresh:
-            on_arrival(x, partial(account.arrive, value))
+            on_arrival((x.grad_fn, x.output_nr), partial(account.arrive, value))
         for node, edges in self._edges({x.grad_fn for x, _ in fresh}):
             node.register_hook(_hand_on(account, edges))
         self.accounts.append(account)
@@ -223,16 +223,16 @@ class Ledger:
             yield node, edges
 
 
-def on_arrival(x: Tensor, book: Callable[[Tensor], None]) -> None:
-    """Call this with the gradient that arrives at a tensor, when it does."""
-    place = x.output_nr
+def on_arrival(edge: tuple[Any, int], book: Callable[[Tensor], None]) -> None:
+    """Call this with the gradient that arrives at an output of a node, when it does."""
+    node, place = edge
 
     def hook(arriving: Sequence[Tensor | None]) -> None:
         c = arriving[place] if place < len(arriving) else None
         if c is not None:
             book(c)
 
-    x.grad_fn.register_prehook(hook)  # type: ignore[union-attr]
+    node.register_prehook(hook)
 
 
 def _hand_on(account: Account, edges: dict[int, Tensor | None]) -> Callable[..., None]:

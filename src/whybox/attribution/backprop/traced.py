@@ -19,7 +19,7 @@ from whybox.attribution.backprop.table import KINDS, Handler, out_of_place
 from whybox.attribution.backprop.trace import Account, Ledger, Step, Trace, on_arrival
 
 _HOMOGENEOUS: tuple[Handler, ...] = (
-    activations.relu, activations.spread_and_mean, averages.average, averages.resampling, averages.winner,
+    activations.relu, activations.spread_and_mean, averages.average, averages.resampling,
     averages.dropout, elementwise.product, elementwise.quotient, products.matmul, products.einsum,
 )  # fmt: skip
 _CAUSES: dict[Any, str] = {activations.softmax: "softmax", activations.logarithm_of_softmax: "softmax"}
@@ -36,7 +36,7 @@ class TracedEngine(Engine):
         self.ledger = Ledger()
         self._handler: Handler | None = None
         self._rule = ""
-        self._charges: list[tuple[Tensor, Charge]] = []
+        self._charges: list[tuple[tuple[Any, int], Charge]] = []  # by node: a tensor may yet be written into
         self._makers: dict[Any, int] = {}  # autograd node of a tensor → the step that made it
 
     def explain(self, leaf: Tensor, *bounds: Any, **options: Any) -> Tensor:
@@ -69,14 +69,18 @@ class TracedEngine(Engine):
         step = Step(refusal.name(function), self.where, kind, self._rule, self.layer, inputs)
         made = [self._written(x) for x in signals]
         outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in made]
-        outputs += [(entry.slot, None) for x in signals if (entry := entry_of(x)) is not None]
+        outputs += [(entry.slot, None) for x in made if (entry := entry_of(x)) is not None]
         account = self.ledger.open(step, outputs)
         if account is None:
             return
         for x in signals:
             self._makers.setdefault(x.grad_fn, len(self.ledger.accounts) - 1)
-        for x, charge in self._charges:
-            on_arrival(x, partial(account.absorb, charge))
+        for edge, charge in self._charges:
+            on_arrival(edge, partial(account.absorb, charge))
+
+    def _charge(self, x: Tensor, charge: Charge) -> None:
+        """Let the operation that is running absorb this of the relevance that arrives at x as it now is."""
+        self._charges.append(((x.grad_fn, x.output_nr), charge))
 
     def _written(self, x: Tensor) -> Tensor:
         """What the operation has written, where it wrote into a view: all that shares the memory is made from that."""
@@ -107,15 +111,19 @@ class TracedEngine(Engine):
         output = super().linear(kind, linear, x, run, channel, rule)
         a, z, entry = x.detach().clone(), output.detach().clone(), record.entry
         if rule.at_zero and entry is not None:
-            self._charges.append((output, by_spreading(linear, rule, a, z, entry.low, entry.high)))
+            self._charge(output, by_spreading(linear, rule, a, z, entry.low, entry.high))
         else:
-            self._charges.append((output, by_rule(linear, rule, a, z)))
+            self._charge(output, by_rule(linear, rule, a, z))
         return output
 
     def diluted(self, entry: Entry, run: Callable[[Tensor], Tensor], share: Tensor) -> Entry:
         after = super().diluted(entry, run, share)
-        self._charges.append((after.slot, lambda r: {"bias": r * (1 - share)}))
+        self._charge(after.slot, lambda r: {"bias": r * (1 - share)})
         return after
+
+    def filled(self, slot: Tensor, own: Callable[[], Tensor]) -> None:
+        constant = 1 - own()
+        self._charge(slot, lambda r: {"constant": r * constant})
 
     def native(self, function: Any, args: Any, kwargs: Any, **facts: Any) -> Any:
         output = super().native(function, args, kwargs, **facts)
@@ -125,7 +133,7 @@ class TracedEngine(Engine):
 
     def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         output = super().surrogate(run, stand_in, x)
-        self._charges.append((output, by_offset("bias", output.detach().clone(), *tangents(stand_in, [x]))))
+        self._charge(output, by_offset("bias", output.detach().clone(), *tangents(stand_in, [x])))
         return output
 
     def put(self, x: Tensor, put: Callable[[Tensor, Any], Any], value: Any) -> Tensor:
@@ -134,7 +142,12 @@ class TracedEngine(Engine):
         given = value.detach() if isinstance(value, Tensor) else 0.0
         put(same_view(after, base, x), given if provenance(value) is not None else given * 0)
         output = super().put(x, put, value)
-        self._charges.append((base, by_offset("constant", base.detach().clone(), after)))
+        self._charge(base, by_offset("constant", base.detach().clone(), after))
+        entry = entry_of(base)
+        if entry is not None:
+            own = torch.ones_like(base)
+            put(same_view(own, base, x), given * 0 + (0.0 if entry_of(value) is None else 1.0))
+            self.filled(entry.slot, lambda: own)
         return output
 
     def _without_rule(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -162,7 +175,7 @@ class TracedEngine(Engine):
             return
         for x, tangent in zip(tensors(output), found, strict=True):
             if any(x is y for y in made):
-                self._charges.append((x, by_offset(cause, x.detach().clone(), tangent)))
+                self._charge(x, by_offset(cause, x.detach().clone(), tangent))
 
     def trace(self, score: Tensor, relevance: Tensor) -> Trace:
         """What has been booked, once the relevance (a sum) has been computed from this score (1,)."""

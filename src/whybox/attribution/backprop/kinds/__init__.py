@@ -1,4 +1,4 @@
-"""The table of operations: what each torch function is to relevance. Importing this fills `engine.KINDS`."""
+"""The table of operations: what each torch function is to relevance. Importing this fills `table.KINDS`."""
 
 from whybox.attribution.backprop.kinds import (
     activations,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.nodes import Overwriting
-from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
+from whybox.attribution.backprop.provenance import Provenance, detached, entry_of, provenance
 from whybox.attribution.backprop.table import named
 
 _NONNEGATIVE_NAMES = ("sigmoid", "expit", "hardsigmoid", "relu6", "softplus", "exp", "exp2", "abs", "__abs__", "square",
@@ -53,8 +53,8 @@ def activation(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     x, *rest = args if args else (given.pop("input"),)
     if provenance(x) is None:  # a constant to the power of a signal, a threshold that depends on the input
         return engine._without_rule(function, args, kwargs)
-    rest = [part.detach() if isinstance(part, Tensor) else part for part in rest]
-    given = {name: part.detach() if isinstance(part, Tensor) else part for name, part in given.items()}
+    rest = list(map(detached, rest))
+    given = {name: detached(part) for name, part in given.items()}
     exponent = (rest[0] if rest else given.get("exponent")) if function in _POWERS else None
     if isinstance(exponent, (int, float)) and exponent < 0:
         return function(x.detach(), *rest, **given)  # a denominator: a constant
@@ -126,7 +126,7 @@ def logarithm_of_softmax(engine: Engine, function: Any, args: Any, kwargs: Any) 
 @handles("rsqrt", "std", "var", "norm", "vector_norm", "reciprocal")
 def constant(_engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """What is made to be divided by counts as a constant."""
-    return function(*map(_constant, args), **{name: _constant(value) for name, value in kwargs.items()})
+    return function(*map(detached, args), **{name: detached(value) for name, value in kwargs.items()})
 
 
 @handles("var_mean", "std_mean")
@@ -134,7 +134,3 @@ def spread_and_mean(engine: Engine, function: Any, args: Any, kwargs: Any) -> An
     """The spread counts as a constant, the mean is a linear map."""
     spread, mean = engine.native(function, args, kwargs)
     return spread.detach(), mean
-
-
-def _constant(x: Any) -> Any:
-    return x.detach() if isinstance(x, Tensor) else x

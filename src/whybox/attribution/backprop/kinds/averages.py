@@ -36,7 +36,7 @@ def resampling(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
 )  # fmt: skip
 def winner(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """The winner takes all, as autograd does."""
-    if any(isinstance(x, Tensor) and x.is_floating_point() for x in args[1:]):  # torch.max(a, b)
+    if any(isinstance(x, Tensor) and x.is_floating_point() for x in (*args[1:], *kwargs.values())):  # torch.max(a, b)
         return chosen(engine, function, args, kwargs)
     known = facts(args[:1] or (kwargs["input"],), {})
     return engine.native(function, args, kwargs, **known)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.kinds.products import halved
-from whybox.attribution.backprop.provenance import Provenance, entry_of, provenance
+from whybox.attribution.backprop.provenance import Provenance, detached, entry_of, provenance
 from whybox.attribution.backprop.refusal import circumstance
 
-_MINUS = {function for name in ("sub", "subtract", "rsub") for function in (getattr(torch, name),)} | {
-    Tensor.sub, Tensor.subtract, Tensor.__sub__, Tensor.__rsub__, Tensor.neg, torch.neg, Tensor.__neg__,
-    torch.negative, Tensor.negative,
+_MINUS = {
+    torch.sub, torch.subtract, torch.rsub, Tensor.sub, Tensor.subtract, Tensor.__sub__, Tensor.__rsub__,
+    torch.neg, torch.negative, Tensor.neg, Tensor.negative, Tensor.__neg__,
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def quotient(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     a, b, kwargs = _two(args, kwargs)
     if kwargs.get("rounding_mode") is not None:
         raise circumstance("a division that rounds", engine.where, "it has no derivative")
-    below = b.detach() if isinstance(b, Tensor) else b
+    below = detached(b)
     if provenance(a) is None:
         return function(a, below, **kwargs)
     if entry_of(a) is not None:
@@ -106,8 +106,8 @@ def _at_input(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     (x,) = (x for x in (*args, *kwargs.values()) if provenance(x) is not None)
 
     def run(value: Tensor) -> Tensor:
-        named = {name: value if part is x else _constant(part) for name, part in kwargs.items()}
-        result: Tensor = function(*(value if part is x else _constant(part) for part in args), **named)
+        named = {name: value if part is x else detached(part) for name, part in kwargs.items()}
+        result: Tensor = function(*(value if part is x else detached(part) for part in args), **named)
         return result
 
     record = provenance(x)
@@ -123,7 +123,3 @@ def _at_input(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         share = torch.where(y == 0, 0, part / torch.where(y == 0, 1, y))
     entry = engine.diluted(record.entry, run, share)
     return engine.signal(output, Provenance(output.grad_fn, gate=record.gate, entry=entry))
-
-
-def _constant(x: Any) -> Any:
-    return x.detach() if isinstance(x, Tensor) else x

@@ -1,23 +1,17 @@
 """Linear maps with weights, and batch norm, which is one or becomes part of the one before it."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.provenance import Produced, provenance
+from whybox.attribution.backprop.provenance import Produced, detached, provenance
 from whybox.attribution.backprop.refusal import circumstance
 from whybox.attribution.backprop.sharing import LinearMap
 from whybox.core.errors import ModelError
-
-T = Tensor
-
-
-def _constant(x: Any) -> Any:
-    return x.detach() if isinstance(x, Tensor) else x
 
 
 def _weighted(engine: Engine, function: Any, args: Any, kwargs: Any, kind: str, transposed: bool = False) -> Tensor:
@@ -27,15 +21,16 @@ def _weighted(engine: Engine, function: Any, args: Any, kwargs: Any, kind: str, 
     bias = rest.pop(0) if rest else kwargs.pop("bias", None)
     if provenance(x) is None or provenance(weight) is not None:
         raise circumstance("an operation whose weights depend on the input", engine.where, "no rule is known for that")
-    weight, bias = _constant(weight), _constant(bias)
+    weight, bias = detached(weight), detached(bias)
     record = provenance(x)
     assert record is not None
+    layout: Literal["convolution", "transposed", "dense"] = "transposed" if transposed else "convolution"
     linear = LinearMap(
         lambda x, weight, bias: function(x, weight, bias, *rest, **kwargs),
         weight,
         bias,
         record.nonnegative,
-        "dense" if kind == "dense" else "transposed" if transposed else "convolution",
+        layout if kind != "dense" else "dense" if weight.ndim == 2 else None,
     )
     channel = x.ndim - 1 if kind == "dense" else 1
     return engine.linear(kind, linear, x, lambda: linear.apply(x, weight, bias), channel)
@@ -102,11 +97,11 @@ def batch_norm(engine: Engine, function: Any, args: Any, kwargs: Any) -> Tensor:
 def _with(args: Any, first: Tensor) -> tuple[Any, ...]:
     if not args:
         raise ModelError("call batch norm with its input by position")
-    return (first, *map(_constant, args[1:]))
+    return (first, *map(detached, args[1:]))
 
 
 def _constants(kwargs: Any) -> dict[str, Any]:
-    return {name: _constant(value) for name, value in kwargs.items()}
+    return {name: detached(value) for name, value in kwargs.items()}
 
 
 def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, run: Any) -> Tensor:

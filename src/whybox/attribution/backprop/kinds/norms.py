@@ -37,7 +37,7 @@ def group_norm(engine: Engine, function: Any, args: Any, kwargs: Any) -> Tensor:
     x, weight = given["input"], given["weight"]
 
     def stand_in(x: Tensor) -> Tensor:
-        grouped = x.view(len(x), given["num_groups"], -1)
+        grouped = x.reshape(len(x), given["num_groups"], -1)
         return _affine(_scaled(grouped, (2,), given["eps"], None).view_as(x), weight)
 
     return _surrogate(engine, lambda: function(*args, **kwargs), stand_in, x)

@@ -11,7 +11,6 @@ from whybox.attribution.backprop.provenance import Provenance, provenance
 from whybox.attribution.backprop.refusal import circumstance
 from whybox.attribution.backprop.sharing import LinearMap
 
-T = Tensor
 _SECOND = ("other", "mat2", "vec", "vec2", "tensor", "b")
 
 

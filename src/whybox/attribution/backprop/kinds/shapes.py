@@ -1,13 +1,15 @@
 """Shape and index operations: autograd's own backward is right. Questions carry no relevance."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.engine import Engine, handles
-from whybox.attribution.backprop.provenance import entry_of, facts, mapped, provenance, remember, tensors
+from whybox.attribution.backprop.provenance import Entry, entry_of, facts, mapped, provenance, remember, tensors
 from whybox.attribution.backprop.table import getter
 
 T = Tensor
@@ -19,31 +21,41 @@ def rearranged(engine: Engine, function: Any, args: Any, kwargs: Any, filled: An
     if filled is not None and not (isinstance(filled, (int, float)) and filled >= 0):
         known["nonnegative"] = False
     output = engine.native(function, args, kwargs, **known)
-    _entries(function, args, kwargs, output)
+    _entries(engine, function, args, kwargs, output)
     return output
 
 
-def _entries(function: Any, args: Any, kwargs: Any, output: Any) -> None:
+def _entries(engine: Engine, function: Any, args: Any, kwargs: Any, output: Any) -> None:
     """Take the explained input's slot and bounds through the same operation, so that they stay beside it."""
     signals = [x for x in tensors((args, kwargs)) if provenance(x) is not None]
     entries = [entry for x in signals if (entry := entry_of(x)) is not None]
     if len(entries) < len(signals):
         return
 
-    def beside(name: str) -> Any:
+    def beside(of: Callable[[Entry], Any], constant: Callable[[Tensor], Tensor]) -> list[Any]:
         def put(x: Tensor) -> Any:
             entry = entry_of(x)
-            return getattr(entry, name) if entry is not None else x.detach() if name != "slot" else _zero(x)
+            return constant(x) if entry is None else of(entry)
 
         return list(tensors(function(*mapped(args, put), **mapped(kwargs, put))))
 
-    slots = beside("slot")
+    slots = beside(lambda entry: entry.slot, _zero)
     known = all(entry.low is not None and entry.high is not None for entry in entries)
-    lows, highs = (beside("low"), beside("high")) if known else ([None] * len(slots), [None] * len(slots))
-    for x, slot, low, high in zip(tensors(output), slots, lows, highs, strict=True):
+    lows = beside(lambda entry: entry.low, Tensor.detach) if known else [None] * len(slots)
+    highs = beside(lambda entry: entry.high, Tensor.detach) if known else [None] * len(slots)
+    for i, (x, slot, low, high) in enumerate(zip(tensors(output), slots, lows, highs, strict=True)):
         record = provenance(x)
         if record is not None and record.entry is None:
             remember(x, replace(record, entry=replace(entries[0], slot=slot, low=low, high=high)))
+            engine.filled(slot, partial(_own, beside, i))
+
+
+def _own(beside: Callable[..., list[Any]], i: int) -> Tensor:
+    """One where an output holds values of the explained input, zero where it holds constants."""
+    ones = beside(lambda entry: torch.ones_like(entry.slot), _zero)
+    zeros = beside(lambda entry: torch.zeros_like(entry.slot), _zero)
+    own: Tensor = ones[i] - zeros[i]
+    return own
 
 
 def _zero(x: Tensor) -> Tensor:
