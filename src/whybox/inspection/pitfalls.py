@@ -1,6 +1,7 @@
 """Pitfalls: where tools that give rules to modules, not to operations, would go wrong on a model.
 
-Each has been measured with zennit 0.5.1 and Captum 0.9 on small nets of which the right answer is known.
+Measured with zennit 0.5.1 and Captum 0.9 on small nets of which the right answer is known; attention, recurrence and
+operations without a rule are as reported for these versions.
 """
 
 from collections import Counter

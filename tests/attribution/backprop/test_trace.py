@@ -221,6 +221,10 @@ def test_a_model_that_takes_another_way_for_another_sample_is_traced_one_by_one(
     with pytest.raises(ModelError, match="one by one"):
         LRP().trace(net, X, 0)
     assert len(LRP().trace(net, X[:1], 0).steps) > 0
+    explanation = whybox.explain(net, X, LRP(), 0)
+    assert "trace" not in explanation.details
+    (check,) = (check for check in explanation.checks if check.name == "conservation gap")
+    assert bool(check.passed.all())
 
 
 def test_an_operation_with_several_outputs_is_one_step() -> None:

@@ -90,23 +90,31 @@ class LRP(Method):
         Cost: a few times that of `run`; samples go through the model one by one, and all values inside are kept.
         """
         with started(model, inputs, target, **options) as task:
-            return Trace.joined([self._trace(task, i) for i in range(task.size)])
+            return Trace.joined(self._traces(task))
 
     def evidence(
         self, model: Model, inputs: Inputs, target: Target, **options: Any
     ) -> tuple[dict[str, Any], tuple[Check, ...]]:
-        trace = self.trace(model, inputs, target, **options)
+        with started(model, inputs, target, **options) as task:
+            traces = self._traces(task)
         says = (
             "|Score − sum of the relevance − all that biases, stabilisers and constants took|, as a share of the "
             "largest sum of magnitudes on the way; likewise at each operation, of which the worst counts. A failure "
             "means that relevance went where the rules do not account for it."
         )
-        gap = torch.maximum(trace.total_gap, trace.gap.amax(1))
-        return trace.details(), (Check("conservation gap", gap, 1e-3, says),)
+        gap = torch.cat([torch.maximum(trace.total_gap, trace.gap.amax(1)) for trace in traces])
+        check = Check("conservation gap", gap, 1e-3, says)
+        try:
+            return Trace.joined(traces).details(), (check,)
+        except ModelError:  # no table is common to samples that go different ways through the model
+            return {}, (check,)
 
     def _composite(self) -> Composite:
         table = self.composite
         return composite(table, self.epsilon, self.gamma) if isinstance(table, str) else table
+
+    def _traces(self, task: Task) -> list[Trace]:
+        return [self._trace(task, sample) for sample in range(task.size)]
 
     def _trace(self, task: Task, sample: int) -> Trace:
         from whybox.attribution.backprop.traced import TracedEngine
