@@ -221,6 +221,8 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "min of two by name": lambda x: torch.min(x, other=torch.full_like(x, -0.5)),
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (3, 1)),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "index_add": lambda x: (x * 2).index_add(1, torch.tensor([2, 0]), x[:, 1:3], alpha=-0.5),
+    "scatter_add": lambda x: x.scatter_add(1, (torch.arange(x.numel()) % 4).view_as(x), x),
     "cumsum": lambda x: x.cumsum(1) - torch.cumsum(x, dim=2),
     "mean": lambda x: x.mean(1, keepdim=True) + torch.mean(x, dim=(2, 3), keepdim=True),
     "rsub": lambda x: 1 - x + torch.rsub(x, 2, alpha=3) + torch.sub(input=x, other=1, alpha=2),

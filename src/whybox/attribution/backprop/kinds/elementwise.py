@@ -31,6 +31,12 @@ def addition(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     return engine.made
 
 
+@handles("index_add", "scatter_add")
+def addition_at_places(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+    """Parts added up where an index says, in proportion as in any sum."""
+    return engine.native(function, args, kwargs)
+
+
 @handles("mul", "__mul__", "__rmul__", "multiply")
 def product(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """By a constant: relevance passes. By a gate: the signal takes all. Of two signals: half and half."""
