@@ -47,6 +47,17 @@ class TestCollect:
             target = Contrast(contrasts.this, contrasts.others[:, k])
             torch.testing.assert_close(relevance, whybox.method("gradient")(model(), pictures(), target))
 
+    def test_contrasts_are_by_a_method_that_tells_for_from_against(self) -> None:
+        """Exchange the classes: sensitivity does not care, guided backprop gives another map, LRP the opposite one."""
+        images, _ = whybox.datasets.load("digits")
+        blind = ["sensitivity_analysis", "guided_backprop"]
+        found = report.collect(whybox.models.load("digits"), images[:1], [*blind, "lrp"])
+        assert found.contrasts is not None
+        assert found.contrasts.method["name"] == "lrp"
+        fallback = report.collect(whybox.models.load("digits"), images[:1], blind).contrasts
+        assert fallback is not None
+        assert fallback.method["name"] == "sensitivity_analysis"
+
     def test_versus_explains_the_contrast_and_comes_first(self) -> None:
         found = report.collect(model(), pictures(), ["gradient"], 2, versus=6)
         assert isinstance(found.target, Contrast)

@@ -22,6 +22,8 @@ from whybox.report.findings import Contrasts, Failure, Findings
 logger = logging.getLogger(__name__)
 
 TOP = 5
+# How far, as a share of its size, a map may be from changing its sign when the classes are exchanged.
+REVERSES = 0.05
 
 
 def collect(
@@ -50,7 +52,7 @@ def collect(
         InputError, TargetError, UnknownNameError: the question itself is wrong.
         WhyboxError: no method could explain the model; the first one's error.
 
-    Cost: that of `whybox.explain` for every method, and of the cheapest one four or five times more.
+    Cost: that of `whybox.explain` for every method, and of the cheapest ones five or six times more.
     """
     model = Model.wrap(model)
     chosen = [registry.method(method) if isinstance(method, str) else method for method in methods]
@@ -98,30 +100,40 @@ def _versus(target: Target, versus: Any) -> Contrast:
 def _contrasts(
     model: Model, inputs: Inputs, able: list[tuple[Method, Explanation]], target: Target, **options: Any
 ) -> tuple[Contrasts | None, str]:
-    """The contrast maps of every sample, by the cheapest method that can make them; else None and the reason."""
+    """The contrast maps of every sample, by the cheapest method that can make them; else None and the reason.
+
+    Preferred are methods that tell for from against: exchange the classes, and their map changes its sign.
+    """
     outputs = able[0][1].outputs
     this, others = _classes(outputs, target)
     if this is None or others is None:
         return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
-    note = ""
-    for method, _ in sorted(able, key=_fitness):
+    note, instead = "", None
+    for method, _ in sorted(able, key=_cost):
+
+        def contrast(one: Tensor, other: Tensor, method: Method = method) -> Tensor:
+            return as_tuple(method(model, inputs, Contrast(one, other), **options))[0].detach().cpu()
+
         try:
-            relevance = tuple(
-                as_tuple(method(model, inputs, Contrast(this, other), **options))[0].detach().cpu()
-                for other in others.T
+            first, reverse = contrast(this, others[:, 0]), contrast(others[:, 0], this)
+            telling = float((first + reverse).norm()) <= REVERSES * float(first.norm())
+            if not telling and instead is not None:
+                continue
+            found = Contrasts(
+                method.config(), this, others, (first, *(contrast(this, other) for other in others.T[1:]))
             )
         except WhyboxError as error:
             logger.warning("contrasts by %s: %s", type(method).__name__, error)
             note = note or f"{type(method).__name__} cannot contrast two classes of this model: {error}"
         else:
-            return Contrasts(method.config(), this, others, relevance), ""
-    return None, note
+            if telling:
+                return found, ""
+            instead = found
+    return instead, "" if instead is not None else note
 
 
-def _fitness(answer: tuple[Method, Explanation]) -> tuple[bool, int]:
-    """Which method is to contrast: one that tells for from against, and of those the cheapest."""
-    explanation = answer[1]
-    return bool((explanation.by_position() >= 0).all()), explanation.forwards + explanation.backwards
+def _cost(answer: tuple[Method, Explanation]) -> int:
+    return answer[1].forwards + answer[1].backwards
 
 
 def _classes(outputs: Tensor, target: Target) -> tuple[Tensor | None, Tensor | None]:
