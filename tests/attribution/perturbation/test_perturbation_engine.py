@@ -421,6 +421,23 @@ def test_an_interrupt_says_how_far_it_got():
     assert net.training
 
 
+@pytest.mark.parametrize("infill", [i for i in INFILLS if not isinstance(i, (Blur, Imputed))], ids=repr)
+def test_samples_of_a_single_value(infill):
+    """(n,): every sample is a row of its own, so its mean and its shuffled values are itself."""
+    numbers, x = normal(4, 3), normal(4)
+
+    class Both(nn.Module):
+        def forward(self, table, number):
+            return (table.sum(1) + number)[:, None]
+
+    both = Occlusion(infill=infill)(Model(Both(), chunk=2), (numbers, x), 0)[1]
+    assert both.shape == (4,)
+    if isinstance(infill, (Mean, GaussianNoise, Shuffled)):
+        torch.testing.assert_close(both, torch.zeros_like(x), rtol=0, atol=1e-12)
+    else:
+        assert bool((both != 0).any())
+
+
 # --- Least squares
 
 
