@@ -72,7 +72,7 @@ class Partition:
         if samples < least:
             raise InputError(
                 f"{self.size} regions need at least {least} samples, not {samples}: give samples={least} or more, or "
-                "divide into fewer regions, as in regions=Patches(32) or Superpixels(50)"
+                "divide into fewer regions, by larger Patches or a smaller count of Superpixels"
             )
 
 
