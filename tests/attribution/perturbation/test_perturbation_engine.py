@@ -19,6 +19,7 @@ from whybox import (
     Constant,
     GaussianNoise,
     Imputed,
+    KernelSHAP,
     Logit,
     Mean,
     Method,
@@ -34,6 +35,7 @@ from whybox import (
     UniformNoise,
     Zero,
 )
+from whybox.attribution.perturbation import partition
 from whybox.attribution.perturbation.engine import Engine, ask
 from whybox.attribution.perturbation.least_squares import Moments
 from whybox.attribution.perturbation.partition import Partition, position_axes, usual
@@ -391,6 +393,19 @@ def test_the_budget():
     with pytest.raises(InputError, match="64 regions need at least 65 samples, not 40: give samples=65 or more"):
         partition.check_budget(40, 65)
     partition.check_budget(65, 65)
+
+
+@pytest.mark.parametrize("method", [LIME(302), KernelSHAP(samples=602)], ids=repr)
+def test_more_regions_than_memory_can_hold(method, monkeypatch):
+    """Tables over all pairs of regions are refused before any of them is made, or the model asked."""
+    monkeypatch.setattr(partition, "free_memory", lambda: 2**22)
+    watched, x = Watched(), normal(1, 300)
+    with pytest.raises(InputError, match="300 regions in 1 sample.s. need some .* GiB of memory, but"):
+        method(watched, x, 0)
+    assert not watched.seen
+    monkeypatch.setattr(partition, "free_memory", lambda: 2**23)
+    method(watched, x, 0)
+    assert watched.seen
 
 
 def test_an_interrupt_says_how_far_it_got():
