@@ -202,7 +202,9 @@ def test_infills(infill):
     assert torch.equal(variants[:, 0], variants[:, 1]) != random
     assert infill.fixed == (not random and not isinstance(infill, Sample))
     watched.seen.clear()
-    list(engine.scores(2, lambda s, v: mask.expand(len(s), -1, -1, -1), draw=torch.zeros_like))
+    list(
+        engine.scores(2, lambda s, v: mask.expand(len(s), -1, -1, -1), draw=lambda _, number: torch.zeros_like(number))
+    )
     shared = watched.variants()[0].view(2, 2, 3, 6, 6)
     assert torch.equal(shared[:, 0], shared[:, 1])
     assert torch.equal(shared[:, 0], variants[:, 0])
@@ -400,7 +402,7 @@ def test_more_regions_than_memory_can_hold(method, monkeypatch):
     """Tables over all pairs of regions are refused before any of them is made, or the model asked."""
     monkeypatch.setattr(partition, "free_memory", lambda: 2**22)
     watched, x = Watched(), normal(1, 300)
-    with pytest.raises(InputError, match="300 regions in 1 sample.s. need some .* GiB of memory, but"):
+    with pytest.raises(InputError, match=r"300 regions in 1 sample\(s\) need some .* GiB of memory, but"):
         method(watched, x, 0)
     assert not watched.seen
     monkeypatch.setattr(partition, "free_memory", lambda: 2**23)

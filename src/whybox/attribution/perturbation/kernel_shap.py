@@ -71,7 +71,7 @@ class KernelSHAP(Method):
             return (table[sample, number // 2] ^ complement) & partition.present[sample]
 
         scores = torch.zeros(task.size, 2 * table.shape[1], dtype=torch.float64)
-        for chunk in engine.scores(2 * pairs, coalition, draw=torch.zeros_like):
+        for chunk in engine.scores(2 * pairs, coalition, draw=lambda _, number: torch.zeros_like(number)):
             scores[chunk.sample, chunk.number] = chunk.score
         odd = (scores[:, ::2] - scores[:, 1::2]) / 2
         values, errors = torch.zeros(2, task.size, m, dtype=torch.float64)
