@@ -2,7 +2,7 @@
 
 Eight images at once. The raw loop is given as many variants ready-made, at the best chunk size: nothing can be faster.
 whybox chooses, hides, fills and sums up besides; its chunk size has been found in earlier calls. Captum runs at its
-best `perturbations_per_eval`, its LIME image by image, because it explains one at a time.
+best `perturbations_per_eval`, its LIME and KernelShap image by image, because they explain one at a time.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,24 @@ from torch import Tensor, nn
 from benchmarks import raw
 from benchmarks.measure import evaluations, interleaved, one_thread, ratio, save, tuned
 from benchmarks.subjects import SUBJECTS, Subject
-from whybox import LIME, RISE, Method, Occlusion, Superpixels
+from whybox import (
+    LIME,
+    RISE,
+    KernelSHAP,
+    Method,
+    Occlusion,
+    PredictionDifference,
+    ShapleySampling,
+    Shuffled,
+    Superpixels,
+)
 
 TARGET = 3
 IMAGES = 8
 SAMPLES = 64
+# Of Shapley values, which need more of them; Captum's sampling asks one order for every (regions + 1).
+SHAPLEY_SAMPLES = 200
+ORDERS = 4
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 # Windows of a picture: 8 × 8 of them without overlap.
 WINDOWS = {"SqueezeNet": 29, "ResNet-20": 4}
@@ -33,6 +46,7 @@ def main() -> None:
     settings = {
         "images": IMAGES,
         "samples": SAMPLES,
+        "samples of Shapley values": SHAPLEY_SAMPLES,
         "windows": WINDOWS,
         "regions": repr(REGIONS),
         "chunks tried": CHUNKS,
@@ -52,22 +66,36 @@ def measure(subject: Subject) -> dict[str, Any]:
             x, (3, w, w), strides=(3, w, w), target=TARGET, perturbations_per_eval=at_once
         )
 
-    def lime(at_once: int) -> Peer:
-        return lambda f, x: [
-            attr.Lime(f).attribute(
-                x[i : i + 1],
-                target=TARGET,
-                feature_mask=labels[i : i + 1],
-                n_samples=SAMPLES,
-                perturbations_per_eval=at_once,
-            )
-            for i in range(len(x))
-        ]
+    def one_by_one(explainer: type[attr.Lime], samples: int) -> Callable[[int], Peer]:
+        return lambda at_once: (
+            lambda f, x: [
+                explainer(f).attribute(
+                    x[i : i + 1],
+                    target=TARGET,
+                    feature_mask=labels[i : i + 1],
+                    n_samples=samples,
+                    perturbations_per_eval=at_once,
+                )
+                for i in range(len(x))
+            ]
+        )
+
+    def orders(at_once: int) -> Peer:
+        return lambda f, x: attr.ShapleyValueSampling(f).attribute(
+            x, target=TARGET, feature_mask=labels, n_samples=ORDERS, perturbations_per_eval=at_once
+        )
 
     methods: dict[str, tuple[Method, Callable[[int], Peer] | None, tuple[int, ...]]] = {
         "Occlusion": (Occlusion(window=w, stride=w), occlusion, (1, 2, 4, 8)),
         "RISE": (RISE(samples=SAMPLES), None, ()),
-        "LIME": (LIME(samples=SAMPLES, regions=REGIONS), lime, (1, 4, 8, 16, 32)),
+        "LIME": (LIME(samples=SAMPLES, regions=REGIONS), one_by_one(attr.Lime, SAMPLES), (1, 4, 8, 16, 32)),
+        "KernelSHAP": (
+            KernelSHAP(REGIONS, samples=SHAPLEY_SAMPLES),
+            one_by_one(attr.KernelShap, SHAPLEY_SAMPLES),
+            (1, 4, 8, 16, 32),
+        ),
+        "ShapleySampling": (ShapleySampling(REGIONS, samples=SHAPLEY_SAMPLES), orders, (1, 2, 4, 8)),
+        "PredictionDifference": (PredictionDifference(w, w, samples=2, infill=Shuffled()), None, ()),
     }
     variants = x.repeat_interleave(SAMPLES, 0)
     chunk, by_chunk = tuned({c: lambda c=c: raw.scores(subject.module, variants, TARGET, c) for c in CHUNKS})

@@ -204,7 +204,7 @@ def _finite(relevance: Inputs) -> Check:
         "entries not finite",
         torch.as_tensor(wrong),
         0.0,
-        "NaN or infinite relevance cannot be read; the model's gradients overflow.",
+        "NaN or infinite relevance cannot be read; the model's scores or gradients are not finite everywhere.",
     )
 
 
