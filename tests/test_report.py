@@ -13,6 +13,7 @@ import whybox
 from report_cases import EVIL, QUICK, Refusing, model, pictures, pictures_in, plain, text_of
 from whybox import plot, report
 from whybox.core.errors import InputError
+from whybox.report.maps import map_view
 from whybox.report.names import percent
 from whybox.report.write import html
 
@@ -179,3 +180,10 @@ class TestFragment:
         text = report.fragment(whybox.explain(model(labels=[EVIL] * 7, name=EVIL), pictures(1), "gradient"))
         assert "<script" not in text
         assert EVIL in unescape(text)
+
+
+def test_no_sum_is_shown_where_a_place_has_the_value_of_its_region() -> None:
+    found = report.collect(model(), pictures(), ["gradient", "kernel_shap(regions=Patches(size=4), samples=64)"])
+    gradient, shap = (map_view(one, 0, "a map", signed=True).total for one in found.explanations)
+    assert gradient
+    assert not shap

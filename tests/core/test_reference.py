@@ -97,6 +97,14 @@ def test_blur_keeps_channels_and_samples_apart():
         Blur().fill(torch.zeros(2, 3), DOMAIN, [])
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_values_that_are_not_finite(value):
+    with pytest.raises(InputError, match="Constant needs a finite value"):
+        Constant(value)
+    with pytest.raises(InputError, match="Blur needs a positive sigma"):
+        Blur(value)
+
+
 def test_uniform_noise_fills_the_domain():
     noise = fill(UniformNoise(), torch.zeros(3, 2, 40, 40))
     for channel, low, high in ((0, -1, 1), (1, 2, 5)):
@@ -271,3 +279,9 @@ def test_superpixels_follow_the_colour():
     x[..., 5:] = 1.0
     labels = Superpixels(4, compactness=0.1).labels(x)[0, 0]
     assert not set(labels[:, :5].flatten().tolist()) & set(labels[:, 5:].flatten().tolist())
+
+
+@pytest.mark.parametrize("fields", [{"count": 0}, {"count": -3}, {"compactness": 0.0}])
+def test_superpixels_that_make_no_sense(fields):
+    with pytest.raises(InputError, match="Superpixels needs a count ≥ 1 and a compactness > 0"):
+        Superpixels(**fields)

@@ -52,7 +52,9 @@ class Block:
         originals = as_tuple(self.inputs)
         masks = (None,) * len(originals) if hidden is None else as_tuple(hidden)
         parts = zip(originals, self.task.domains(), masks, strict=True)
-        return like(self.task.inputs, tuple(infill.fill(x, domain, generators, mask) for x, domain, mask in parts))
+        # Samples of a single value (n,) are rows of one column, for infills that look along a row.
+        filled = (infill.fill(x if x.ndim > 1 else x[:, None], domain, generators, m) for x, domain, m in parts)
+        return like(self.task.inputs, tuple(f.view_as(x) for f, x in zip(filled, originals, strict=True)))
 
 
 def noise_keys(seed: int, count: int) -> tuple[int, ...]:

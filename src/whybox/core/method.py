@@ -168,11 +168,11 @@ class Method:
                 answer = self.attribute(task)
             except KeyboardInterrupt as interrupt:
                 of = f" of {task.cost.planned:,}" if task.cost.planned else ""
-                done = f"{type(self).__name__} stopped after {task.cost.forwards:,}{of} model evaluations"
+                done = f"{self._called()} stopped after {task.cost.forwards:,}{of} model evaluations"
                 interrupt.add_note(done)
                 raise
         result = answer if isinstance(answer, Attribution) else Attribution(answer)
-        check_relevance(result.relevance, task.inputs, type(self).__name__)
+        check_relevance(result.relevance, task.inputs, self._called())
         finite = _finite(result.relevance)
         if not bool(finite.passed.all()):
             result.checks = (*result.checks, finite)
@@ -187,6 +187,10 @@ class Method:
         with guard(model.module, seed):
             return Fitted(self, self.learn(model, data, seed=seed, progress=progress))
 
+    def _called(self) -> str:
+        """The name of its class in messages."""
+        return type(self).__name__
+
     def config(self) -> dict[str, Any]:
         """The method as plain values for YAML and JSON; `whybox.method(**config)` builds it again."""
         values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
@@ -200,7 +204,7 @@ def _finite(relevance: Inputs) -> Check:
         "entries not finite",
         torch.as_tensor(wrong),
         0.0,
-        "NaN or infinite relevance cannot be read; the model's gradients overflow.",
+        "NaN or infinite relevance cannot be read; the model's scores or gradients are not finite everywhere.",
     )
 
 
@@ -236,6 +240,9 @@ class Fitted(Method):
 
     def needs(self) -> str:
         return self.method.needs()
+
+    def _called(self) -> str:
+        return type(self.method).__name__
 
     def attribute(self, task: Task) -> Inputs | Attribution:
         return self.method.attribute(replace(task, state=self.state))

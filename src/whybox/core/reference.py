@@ -4,6 +4,7 @@
 Random infills draw from one generator per row, so that the result depends on (seed, sample, draw) alone.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -57,6 +58,10 @@ class Constant(Infill):
 
     fixed = True
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise InputError(f"Constant needs a finite value, not {self.value}")
+
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
         return torch.full_like(x, self.value)
 
@@ -94,7 +99,7 @@ class Blur(Infill):
     fixed = True
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
+        if not 0 < self.sigma < math.inf:
             raise InputError(f"Blur needs a positive sigma, not {self.sigma}")
 
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:

@@ -74,6 +74,12 @@ class Superpixels(Regions):
     count: int = 50
     compactness: float = 10.0
 
+    def __post_init__(self) -> None:
+        if self.count < 1 or not self.compactness > 0:
+            raise InputError(
+                f"Superpixels needs a count ≥ 1 and a compactness > 0, not {self.count}, {self.compactness}"
+            )
+
     def labels(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
             raise InputError(f"superpixels need pictures (n, c, h, w), not an input of shape {tuple(x.shape)}")

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from whybox.core.explanation import Explanation
+from whybox.core.registry import method_class, methods
 from whybox.core.tree import as_tuple
 from whybox.plot import Scale, heat, number, scale_of
 from whybox.plot import explanation as draw
@@ -30,7 +31,7 @@ class MapView:
         limit: |R| at full colour.
         signed: whether it has two colours.
         crisp: whether its positions are few enough to be drawn as squares.
-        total: the sum of the relevance.
+        total: the sum of the relevance; "" where a place has the value of its whole region, so that it says nothing.
     """
 
     uri: str
@@ -56,7 +57,7 @@ def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool)
         view = overlay(values, scale, title)
         size = tuple(as_tuple(explanation.inputs)[0].shape[2:])
         coarse = "" if tuple(values.shape) == size else f"{values.shape[1]} × {values.shape[0]} positions; "
-        return replace(view, says=coarse + view.says)
+        return replace(view, says=coarse + view.says, total="" if _of_regions(explanation) else view.total)
     return MapView(
         uri=_figure(explanation, sample),
         overlay=False,
@@ -67,6 +68,11 @@ def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool)
         crisp=False,
         total=number(float(values.double().sum())),
     )
+
+
+def _of_regions(explanation: Explanation) -> bool:
+    name = explanation.method["name"]
+    return name in methods() and method_class(name).taxonomy.shows == "regions"
 
 
 def overlay(values: Tensor, scale: Scale, title: str) -> MapView:

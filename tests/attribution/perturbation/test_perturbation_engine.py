@@ -19,6 +19,7 @@ from whybox import (
     Constant,
     GaussianNoise,
     Imputed,
+    KernelSHAP,
     Logit,
     Mean,
     Method,
@@ -34,6 +35,7 @@ from whybox import (
     UniformNoise,
     Zero,
 )
+from whybox.attribution.perturbation import partition
 from whybox.attribution.perturbation.engine import Engine, ask
 from whybox.attribution.perturbation.least_squares import Moments
 from whybox.attribution.perturbation.partition import Partition, position_axes, usual
@@ -200,7 +202,9 @@ def test_infills(infill):
     assert torch.equal(variants[:, 0], variants[:, 1]) != random
     assert infill.fixed == (not random and not isinstance(infill, Sample))
     watched.seen.clear()
-    list(engine.scores(2, lambda s, v: mask.expand(len(s), -1, -1, -1), draw=torch.zeros_like))
+    list(
+        engine.scores(2, lambda s, v: mask.expand(len(s), -1, -1, -1), draw=lambda _, number: torch.zeros_like(number))
+    )
     shared = watched.variants()[0].view(2, 2, 3, 6, 6)
     assert torch.equal(shared[:, 0], shared[:, 1])
     assert torch.equal(shared[:, 0], variants[:, 0])
@@ -393,6 +397,19 @@ def test_the_budget():
     partition.check_budget(65, 65)
 
 
+@pytest.mark.parametrize("method", [LIME(302), KernelSHAP(samples=602)], ids=repr)
+def test_more_regions_than_memory_can_hold(method, monkeypatch):
+    """Tables over all pairs of regions are refused before any of them is made, or the model asked."""
+    monkeypatch.setattr(partition, "free_memory", lambda: 2**22)
+    watched, x = Watched(), normal(1, 300)
+    with pytest.raises(InputError, match=r"300 regions in 1 sample\(s\) need some .* GiB of memory, but"):
+        method(watched, x, 0)
+    assert not watched.seen
+    monkeypatch.setattr(partition, "free_memory", lambda: 2**23)
+    method(watched, x, 0)
+    assert watched.seen
+
+
 def test_an_interrupt_says_how_far_it_got():
     """Wherever it comes: in the model, or in what the method does with the chunk."""
 
@@ -419,6 +436,23 @@ def test_an_interrupt_says_how_far_it_got():
         Later()(Model(net, chunk=10), normal(2, 3))
     assert caught.value.__notes__ == ["Later stopped after 262 of 1,002 model evaluations"]
     assert net.training
+
+
+@pytest.mark.parametrize("infill", [i for i in INFILLS if not isinstance(i, (Blur, Imputed))], ids=repr)
+def test_samples_of_a_single_value(infill):
+    """(n,): every sample is a row of its own, so its mean and its shuffled values are itself."""
+    numbers, x = normal(4, 3), normal(4)
+
+    class Both(nn.Module):
+        def forward(self, table, number):
+            return (table.sum(1) + number)[:, None]
+
+    both = Occlusion(infill=infill)(Model(Both(), chunk=2), (numbers, x), 0)[1]
+    assert both.shape == (4,)
+    if isinstance(infill, (Mean, GaussianNoise, Shuffled)):
+        torch.testing.assert_close(both, torch.zeros_like(x), rtol=0, atol=1e-12)
+    else:
+        assert bool((both != 0).any())
 
 
 # --- Least squares

@@ -134,6 +134,22 @@ def test_a_constant_model():
     assert float((answer.relevance - 0.3).abs().max()) < 0.3 * 5 / math.sqrt(200)
 
 
+@pytest.mark.parametrize("regions", [None, Along(1)], ids=repr)
+def test_a_score_that_is_not_finite_stays_with_its_sample(regions):
+    class Logarithm(nn.Module):
+        def forward(self, x):
+            return x.prod(1, keepdim=True).log()
+
+    x = torch.stack([torch.full((9,), -1.0), torch.full((9,), 2.0)])
+    method = RISE(100, infill=Constant(1.0), regions=regions)
+    answer = method.run(Model(Logarithm(), chunk=64), x, 0)
+    assert bool(answer.relevance[0].isnan().all())
+    torch.testing.assert_close(answer.relevance[1], method(Logarithm(), x[1:], 0)[0])
+    torch.testing.assert_close(
+        answer.details["mean_score"][1].float(), torch.tensor(4.5 * math.log(2)), rtol=0.1, atol=0
+    )
+
+
 def test_tokens():
     tokens = torch.tensor([[1, 5, 2, 3], [5, 2, 2, 7]])
     module = nn.Sequential(nn.Embedding(9, 1), nn.Flatten(1), nn.Linear(4, 1))

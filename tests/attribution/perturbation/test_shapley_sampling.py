@@ -1,6 +1,7 @@
 """ShapleySampling: orders replayed by hand, exact where it must be, within its standard error, planted truths."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -9,8 +10,9 @@ from enumerated import Game, bits, random_game, shapley_of_table, smooth_game
 from planted import INFILLS, PLACES, Constantly, Reader, inputs, normal, outside, share_inside, wrapped
 from torch import nn
 
-from whybox import Along, Constant, Model, Patches, Pixels, ShapleySampling, Superpixels, UniformNoise, Zero
+from whybox import Along, Constant, Domain, Model, Patches, Pixels, ShapleySampling, Superpixels, UniformNoise, Zero
 from whybox.core.errors import InputError
+from whybox.core.regions import Regions
 
 REGIONS = {"picture": Patches(4), "table": None, "series": Patches(3), "tokens": Along(1), "video": Along(2)}
 
@@ -135,6 +137,28 @@ def test_chunks_batches_and_seeds():
     assert torch.equal(values(rows=1)[0], values()[0])
     assert not torch.equal(values(), values(seed=1))
     assert not torch.equal(values()[0], values()[1])
+
+
+@pytest.mark.parametrize("infill", [Zero(), UniformNoise()], ids=repr)
+def test_samples_with_different_numbers_of_regions(infill):
+    """Each has all of the budget, and is as it would be alone."""
+    x = normal(3, 1, 4, 4)
+
+    @dataclass(frozen=True)
+    class Uneven(Regions):
+        def labels(self, x):
+            fine = torch.arange(16).view(1, 1, 4, 4)
+            return torch.cat([fine // 4, fine // 2, fine // 16])[: len(x)]
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 20), nn.Tanh(), nn.Linear(20, 1)).double()
+    model = Model(module, chunk=7, domain=Domain((0.0,), (1.0,)))
+    method = ShapleySampling(Uneven(), infill, samples=100)
+    both, alone = method.run(model, x, 0), method.run(model, x[:1], 0)
+    assert both.details["evaluations"].tolist() == [1 + 14 * 7, 1 + 6 * 15, 1 + 99]
+    for name in ("values", "standard_errors"):
+        torch.testing.assert_close(both.details[name][0, :4], alone.details[name][0], rtol=0, atol=1e-12)
+        assert not both.details[name][0, 4:].any()
+    assert float(both.details["efficiency_gap"].abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -73,7 +73,7 @@ class Engine:
         self._keys = torch.tensor(task.keys)
 
     def scores(
-        self, variants: int | Tensor, choose: Choice, draw: Callable[[Tensor], Tensor] | None = None
+        self, variants: int | Tensor, choose: Choice, draw: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> Iterator[Chunk]:
         """The scores of variants 0 … of every sample, sample by sample, in chunks. Cost: as many forwards.
 
@@ -82,14 +82,14 @@ class Engine:
             choose: what variants number[j] of sample[j] keep, both (k,): with a partition a table (k, regions),
                 without one a mask for each input, broadcastable to its rows. Booleans, or shares in [0, 1] at which
                 the original shows through.
-            draw: which draw of a random infill variant `number` (k,) takes; by default each its own. Variants of a
-                sample with the same draw are filled alike.
+            draw: which draws of a random infill variants number[j] of sample[j], both (k,), take; by default each its
+                own. Variants of a sample with the same draw are filled alike.
         """
 
         def make(sample: Tensor, number: Tensor) -> tuple[Inputs, Any]:
             kept = choose(sample, number)
             masks = kept if self.partition is None else self.partition.masks(kept, sample)
-            return self.hide(masks, Block(self.task, sample, number if draw is None else draw(number))), kept
+            return self.hide(masks, Block(self.task, sample, number if draw is None else draw(sample, number))), kept
 
         return ask(self.task, variants, make)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.perturbation.engine import Engine
-from whybox.attribution.perturbation.kriging import predicted
+from whybox.attribution.perturbation.kriging import memory, predicted
 from whybox.attribution.perturbation.partition import Partition
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Method, Taxonomy
@@ -56,6 +56,8 @@ class KernelSHAP(Method):
         partition = Partition.of(task, self.regions)
         m = partition.size
         partition.check_budget(self.samples, min(2**m, 2 * m + 2))
+        if self.samples < 2**m:
+            partition.check_memory(task.size * self.samples // 2 * m + memory(self.samples // 2, m))
         engine = Engine(task, self.infill, partition)
         games = list(zip(partition.counts.tolist(), task.keys, strict=True))
         halves = [_every_pair(c) if 2**c <= self.samples else _pairs(c, self.samples // 2, key) for c, key in games]
@@ -69,7 +71,7 @@ class KernelSHAP(Method):
             return (table[sample, number // 2] ^ complement) & partition.present[sample]
 
         scores = torch.zeros(task.size, 2 * table.shape[1], dtype=torch.float64)
-        for chunk in engine.scores(2 * pairs, coalition, draw=torch.zeros_like):
+        for chunk in engine.scores(2 * pairs, coalition, draw=lambda _, number: torch.zeros_like(number)):
             scores[chunk.sample, chunk.number] = chunk.score
         odd = (scores[:, ::2] - scores[:, 1::2]) / 2
         values, errors = torch.zeros(2, task.size, m, dtype=torch.float64)

@@ -35,7 +35,7 @@ def predicted(kept: Tensor, odd: Tensor) -> tuple[Tensor, Tensor]:
         odd: half the difference between the scores of each and its complement, float64 (b,).
     """
     b, m = kept.shape
-    blocks = max(1, b // max(BLOCK, 4 * m))
+    blocks = _blocks(b, m)
     values, variances = [], []
     for first in range(blocks):
         rows = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(1 + first, b, blocks)])
@@ -44,6 +44,16 @@ def predicted(kept: Tensor, odd: Tensor) -> tuple[Tensor, Tensor]:
         values.append(value)
         variances.append(variance)
     return torch.stack(values).mean(0), torch.stack(variances).sum(0).sqrt() / blocks
+
+
+def memory(pairs: int, regions: int) -> int:
+    """The bytes that `predicted` takes, as measured: some ten matrices of float64."""
+    rows = pairs // _blocks(pairs, regions)
+    return 40 * rows * (rows + regions)
+
+
+def _blocks(pairs: int, regions: int) -> int:
+    return max(1, pairs // max(BLOCK, 4 * regions))
 
 
 def _fit(kept: Tensor, odd: Tensor, rho: float) -> tuple[float, Tensor, Tensor]:

@@ -17,6 +17,8 @@ from whybox.core.task import Task
 
 # The penalty with which regions are chosen, where only some are to be explained.
 SELECTION_PENALTY = 0.01
+# Bytes for each pair of regions while the fit is solved, as measured: ten matrices of float64.
+SOLVING = 80
 
 UNEXPLAINED = (
     "Share of the score's weighted variance around the input that the linear model leaves unexplained, 1 − R². Where "
@@ -71,6 +73,7 @@ class LIME(Method):
     def attribute(self, task: Task) -> Attribution:
         partition = Partition.of(task, self.regions)
         partition.check_budget(self.samples, partition.size + 1)
+        partition.check_memory(task.size * SOLVING * partition.size**2)
         engine = Engine(task, self.infill, partition)
 
         def coalitions(sample: Tensor, number: Tensor) -> Tensor:

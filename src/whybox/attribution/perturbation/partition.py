@@ -7,6 +7,7 @@ from torch import Tensor
 
 from whybox.core.errors import InputError
 from whybox.core.regions import Along, Patches, Regions, Superpixels
+from whybox.core.stream import free_memory
 from whybox.core.task import Task
 from whybox.core.tree import Inputs, as_tuple, like
 
@@ -72,7 +73,17 @@ class Partition:
         if samples < least:
             raise InputError(
                 f"{self.size} regions need at least {least} samples, not {samples}: give samples={least} or more, or "
-                "divide into fewer regions, as in regions=Patches(32) or Superpixels(50)"
+                "divide into fewer regions, by larger Patches or a smaller count of Superpixels"
+            )
+
+    def check_memory(self, needed: int) -> None:
+        """Raise InputError where the tables of so many regions need more bytes than this machine has free."""
+        free = free_memory()
+        if free is not None and needed > free:
+            raise InputError(
+                f"{self.size} regions in {len(self.counts)} sample(s) need some {needed / 2**30:,.1f} GiB of memory, "
+                f"but {free / 2**30:,.1f} GiB are free: explain fewer samples at a time, or divide into fewer regions, "
+                "by larger Patches or a smaller count of Superpixels"
             )
 
 

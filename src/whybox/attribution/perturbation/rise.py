@@ -67,7 +67,8 @@ class RISE(Method):
         mean = torch.zeros(task.size, dtype=torch.float64)
         for chunk in engine.scores(self.samples, choose):
             first, last = int(chunk.sample[0]), int(chunk.sample[-1]) + 1
-            weight = (torch.arange(first, last)[:, None] == chunk.sample) * chunk.score / self.samples
+            own = torch.arange(first, last)[:, None] == chunk.sample
+            weight = chunk.score.where(own, 0.0) / self.samples
             mean[first:last] += weight.sum(1)
             shown = as_tuple(chunk.kept)
             sums = sums or [torch.zeros(task.size, *m.shape[1:], dtype=torch.float64) for m in shown]

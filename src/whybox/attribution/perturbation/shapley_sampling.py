@@ -51,7 +51,7 @@ class ShapleySampling(Method):
         m, counts = partition.size, partition.counts
         partition.check_budget(self.samples, 4 * m - 1)
         engine = Engine(task, self.infill, partition)
-        pairs = (self.samples - 1) // (2 * m - 1)
+        pairs = (self.samples - 1) // (2 * counts - 1)
 
         def places(sample: Tensor, pair: Tensor) -> Tensor:
             """At which place of its pair's first order each region comes, (k, m)."""
@@ -60,26 +60,30 @@ class ShapleySampling(Method):
             turned = drawn.argsort(1).argsort(1) + (pair % 2)[:, None] * (count // 2)
             return turned % count
 
+        def pair_of(sample: Tensor, number: Tensor) -> Tensor:
+            return (number - 1) % pairs[sample]
+
         def coalition(sample: Tensor, number: Tensor) -> Tensor:
             """Number 0 keeps all; then come nothing, the first 1 … regions of each order, and the last 1 … regions."""
-            count, step = counts[sample], (number - 1) // pairs
+            count, step = counts[sample], (number - 1) // pairs[sample]
             reverse = step >= count
             few = (step - reverse * (count - 1))[:, None]
-            place = places(sample, (number - 1) % pairs)
+            place = places(sample, pair_of(sample, number))
             place = torch.where(reverse[:, None], count[:, None] - 1 - place, place)
             return ((place < few) | (number == 0)[:, None]) & partition.present[sample]
 
-        scores = torch.zeros(task.size, 1 + (2 * m - 1) * pairs, dtype=torch.float64)
-        for chunk in engine.scores(1 + (2 * counts - 1) * pairs, coalition, draw=lambda number: (number - 1) % pairs):
+        evaluations = 1 + (2 * counts - 1) * pairs
+        scores = torch.zeros(task.size, int(evaluations.max()), dtype=torch.float64)
+        for chunk in engine.scores(evaluations, coalition, draw=pair_of):
             scores[chunk.sample, chunk.number] = chunk.score
         sample = torch.arange(task.size).repeat_interleave(pairs)
-        pair = torch.arange(pairs).repeat(task.size)
+        pair = torch.cat([torch.arange(p) for p in pairs.tolist()])
         place, count = places(sample, pair), counts[sample][:, None]
         length = torch.arange(m + 1)
 
         def along(step: Tensor) -> Tensor:
             """The scores (rows, m + 1) of what an order keeps after 0, 1, … regions, at these steps."""
-            path = scores[sample[:, None], 1 + step.clamp_max(2 * m - 2) * pairs + pair[:, None]]
+            path = scores[sample[:, None], 1 + step.minimum(2 * count - 2) * pairs[sample, None] + pair[:, None]]
             return torch.where(length == count, scores[sample, :1], path)
 
         forward = along(length.expand(len(sample), -1))
@@ -87,15 +91,15 @@ class ShapleySampling(Method):
         reverse = count - 1 - place
         first = forward.gather(1, place + 1) - forward.gather(1, place)
         second = backward.gather(1, reverse + 1) - backward.gather(1, reverse)
-        both = ((first + second) / 2 * partition.present[sample]).view(task.size, pairs, m)
-        values = both.mean(1)
-        empty = scores[:, 1 : 1 + pairs].mean(1)
+        both = ((first + second) / 2 * partition.present[sample]).split(pairs.tolist())
+        values = torch.stack([rows.mean(0) for rows in both])
+        empty = torch.stack([row[1 : 1 + p].mean() for row, p in zip(scores, pairs.tolist(), strict=True)])
         return Attribution(
             partition.spread(values),
             {
                 "values": values,
-                "standard_errors": both.std(1) / pairs**0.5,
+                "standard_errors": torch.stack([rows.std(0) / len(rows) ** 0.5 for rows in both]),
                 "efficiency_gap": values.sum(1) - (scores[:, 0] - empty),
-                "evaluations": 1 + (2 * counts - 1) * pairs,
+                "evaluations": evaluations,
             },
         )
