@@ -172,7 +172,7 @@ def fuse(at, error):
 def small(name):
     """The registered method with few steps, samples and regions."""
     fields = whybox.core.registry.method_class(name).__dataclass_fields__
-    few = {"samples": 6, "steps": 3, "regions": whybox.Along(1)}
+    few = {"samples": 8, "steps": 3, "regions": whybox.Along(1)}
     return whybox.method(name, **{key: value for key, value in few.items() if key in fields})
 
 
