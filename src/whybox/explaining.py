@@ -19,6 +19,8 @@ from whybox.evaluation.controls import edges
 from whybox.evaluation.randomisation import randomised
 from whybox.evaluation.similarity import rank_correlation
 
+SHUFFLES = 4
+
 
 def explain(
     model: Model | nn.Module,
@@ -94,8 +96,10 @@ def _trust(
         "that hardly changes does not show what the model has learned."
     )
     try:
-        destroyed = as_tuple(method.run(randomised(model, options["seed"]), inputs, target, **options).relevance)[0]
-        likeness = _likeness(first, by_position(destroyed, picture))
+        destroyed = _of_random_weights(model, inputs, method, target, options)
+        likeness = _likeness(first, destroyed)
+        if bool(_is_blank(destroyed).any()):
+            says = f"{says} However its weights are shuffled, the copy's own map is the same everywhere."
     except WhyboxError as error:  # the answer itself stands; say why this check does not
         likeness = torch.full((len(first),), torch.nan, dtype=torch.float64)
         says = f"{says} Not measured: {error}"
@@ -114,6 +118,19 @@ def _trust(
         says = "The map is the same everywhere, so it says nothing of where the evidence lies."
         found.append(Check("blank map", _is_blank(first).double(), 0.5, says))
     return found
+
+
+def _of_random_weights(model: Model, inputs: Inputs, method: Method, target: Target, options: dict[str, Any]) -> Tensor:
+    """The first input's map, by position, for a copy of the model with shuffled weights.
+
+    The copy may be dead, with a score of zero and a map that is blank: then it is shuffled in another way.
+    """
+    for seed in range(options["seed"], options["seed"] + SHUFFLES):
+        relevance = method.run(randomised(model, seed), inputs, target, **options).relevance
+        map = by_position(as_tuple(relevance)[0], as_tuple(inputs)[0])
+        if not bool(_is_blank(map).any()):
+            break
+    return map
 
 
 def _likeness(map: Tensor, other: Tensor) -> Tensor:

@@ -51,6 +51,32 @@ def test_the_record(x):
     assert explain(model, x, "gradient", checks=False).checks == ()
 
 
+def shuffled(dead):
+    """Stands in for `randomised`: the copies with these seeds give zeros for everything."""
+
+    def copy(model, seed):
+        alive = randomised(model, seed)
+        if seed in dead:
+            nn.init.zeros_(alive.module[-1].weight)
+        return alive
+
+    return copy
+
+
+def test_a_copy_of_random_weights_that_is_dead_is_shuffled_again(x, monkeypatch):
+    expected = checks("gradient", x, seed=2)[WEIGHTS].values
+    monkeypatch.setattr(whybox.explaining, "randomised", shuffled({0, 1}))
+    found = {check.name: check for check in explain(net(), x, "gradient").checks}[WEIGHTS]
+    again = rank_correlation(Gradient()(net(), x), Gradient()(randomised(Model(net()), 2), x, net()(x).argmax(1))).abs()
+    torch.testing.assert_close(found.values, again)
+    torch.testing.assert_close(expected, again)
+    assert "However" not in found.says
+    monkeypatch.setattr(whybox.explaining, "randomised", shuffled(range(100)))
+    found = checks("gradient", x)[WEIGHTS]
+    assert found.values.tolist() == [0, 0]
+    assert "the copy's own map is the same everywhere" in found.says
+
+
 def test_scores_of_other_targets(x):
     module = net()
     out = module(x).detach()
