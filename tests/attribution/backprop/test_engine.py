@@ -178,6 +178,17 @@ def test_in_place(name: str, table: str) -> None:
     assert bool(torch.isfinite(relevance).all())
 
 
+def test_a_gated_linear_unit_is_its_gate_and_product_written_out() -> None:
+    def written_out(x: Tensor) -> Tensor:
+        signal, gate = x.chunk(2, 1)
+        return signal * gate.sigmoid()
+
+    for table in NAMES:
+        output, relevance, _ = under_engine(net_of(lambda x: F.glu(x, 1)), X, table, 1e-9)
+        assert torch.equal(output, input_times_gradient(net_of(lambda x: F.glu(x, 1)), X)[0])
+        torch.testing.assert_close(relevance, under_engine(net_of(written_out), X, table, 1e-9)[1])
+
+
 ACTIVATIONS = [
     (nn.ReLU6, {}), (nn.Hardswish, {}), (nn.SiLU, {}), (nn.Hardsigmoid, {}), (nn.ELU, {}), (nn.Mish, {}), (nn.SELU, {}),
     (nn.LeakyReLU, {}), (nn.Dropout, {}), (nn.Dropout2d, {}), (nn.AlphaDropout, {}), (nn.Hardtanh, {}), (nn.CELU, {}),

@@ -53,6 +53,20 @@ def product(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     return engine.native(function, (a, b), kwargs, gate=is_gate(signals[0]), nonnegative=nonnegative)
 
 
+@handles("glu")
+def gated_linear_unit(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+    """The first half of the channels times the sigmoid of the second, a gate: the first half takes all."""
+    given = {"dim": -1, **dict(zip(("input", "dim"), args, strict=False)), **kwargs}
+    x, dim = given["input"], given["dim"]
+
+    def stand_in(x: Tensor) -> Tensor:
+        signal, gate = x.chunk(2, dim)
+        return signal * gate.detach().sigmoid()
+
+    output = engine.surrogate(lambda: function(x, dim), stand_in, x)
+    return engine.signal(output, Provenance(output.grad_fn))
+
+
 @handles("div", "__truediv__", "__rtruediv__", "divide", "true_divide", "__rdiv__", "__div__")
 def quotient(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """The denominator counts as a constant."""
