@@ -78,7 +78,7 @@ def measure(subject: Subject) -> dict[str, Any]:
         "RISE": (RISE(samples=SAMPLES), None, ()),
         "LIME": (LIME(samples=SAMPLES, regions=REGIONS), lime, (1, 4, 8, 16, 32)),
         "KernelSHAP": (KernelSHAP(samples=2 * SAMPLES, regions=REGIONS), None, ()),
-        "ShapleySampling": (ShapleySampling(samples=2 * SAMPLES, regions=REGIONS), None, ()),
+        "ShapleySampling": (ShapleySampling(samples=3 * SAMPLES, regions=REGIONS), None, ()),
         "PredictionDifference": (PredictionDifference(window=w, stride=w, samples=2), None, ()),
     }
     variants = x.repeat_interleave(SAMPLES, 0)
