@@ -19,6 +19,7 @@ from whybox.evaluation.controls import edges
 from whybox.evaluation.randomisation import randomised
 from whybox.evaluation.similarity import rank_correlation
 
+# So many ways to shuffle the weights are tried until the copy gives a map that is not blank.
 SHUFFLES = 4
 
 
@@ -39,13 +40,14 @@ def explain(
     Args:
         model, inputs, target, forward_kwargs, seed, progress, at: as in `Method.run`.
         method: a method, its name, or text such as "smooth_grad(of=gradient, samples=16)".
-        checks: besides the method's own checks, run the method once more on a copy of the model with shuffled
-            weights, and compare pictures with an edge detector.
+        checks: besides the method's own checks and evidence, run the method once more on a copy of the model with
+            shuffled weights, and compare pictures with an edge detector.
 
     Returns:
         the record of the answer, on the CPU: `.relevance`, `.predictions()`, `.checks`, `.plot()`, `.save(path)`.
 
-    Cost: one forward pass, the method, and with `checks` the method once more.
+    Cost: one forward pass, the method, and with `checks` the method once more (up to four times, where the copies with
+    shuffled weights are dead) and its own evidence: for LRP a trace, a few times the method.
     """
     model = Model.wrap(model)
     chosen = registry.method(method) if isinstance(method, str) else method

@@ -29,6 +29,16 @@ class Constantly(nn.Module):
         return torch.full((len(x), 2), 0.3)
 
 
+def token_counter():
+    """A model whose score counts where token 5 stands, two texts (the mask token is 0), and what that is worth."""
+    module = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(1), nn.Linear(18, 1))
+    with torch.no_grad():
+        module[0].weight.zero_()[5] = 1
+        module[2].weight.fill_(0.3)
+    tokens = torch.tensor([[1, 5, 2, 3, 0, 4], [5, 2, 2, 7, 8, 1]])
+    return module, tokens, torch.tensor([[0, 0.9, 0, 0, 0, 0], [0.9, 0, 0, 0, 0, 0]])
+
+
 # A fixed infill and a random one; noise that may be far from the values of `inputs`.
 INFILLS = (Zero(), UniformNoise())
 

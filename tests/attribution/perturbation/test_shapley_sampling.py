@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from enumerated import Game, bits, random_game, shapley_of_table, smooth_game
-from planted import INFILLS, PLACES, Constantly, Reader, inputs, normal, outside, share_inside, wrapped
+from planted import INFILLS, PLACES, Constantly, Reader, inputs, normal, outside, share_inside, token_counter, wrapped
 from torch import nn
 
 from whybox import Along, Constant, Domain, Model, Patches, Pixels, ShapleySampling, Superpixels, UniformNoise, Zero
@@ -175,13 +175,7 @@ def test_what_was_planted_is_found(name, infill):
 
 
 def test_planted_in_token_numbers():
-    """The score counts where token 5 stands; the mask token is 0."""
-    module = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(1), nn.Linear(18, 1))
-    with torch.no_grad():
-        module[0].weight.zero_()[5] = 1
-        module[2].weight.fill_(0.3)
-    tokens = torch.tensor([[1, 5, 2, 3, 0, 4], [5, 2, 2, 7, 8, 1]])
-    expected = torch.tensor([[0, 0.9, 0, 0, 0, 0], [0.9, 0, 0, 0, 0, 0]])
+    module, tokens, expected = token_counter()
     answer = ShapleySampling(infill=Constant(0), samples=40)(module, tokens, 0)
     torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-6)
 

@@ -15,7 +15,7 @@ from whybox.attribution.backprop.kinds import activations, averages, elementwise
 from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, mapped, provenance, tensors
 from whybox.attribution.backprop.rules import Rule
 from whybox.attribution.backprop.sharing import LinearMap
-from whybox.attribution.backprop.table import KINDS, Handler, out_of_place
+from whybox.attribution.backprop.table import Handler, out_of_place
 from whybox.attribution.backprop.trace import Account, Ledger, Step, Trace, on_arrival
 
 _HOMOGENEOUS: tuple[Handler, ...] = (
@@ -51,7 +51,7 @@ class TracedEngine(Engine):
     def _dispatch(self, function: Any, args: Any, kwargs: Any, inplace: bool = False) -> Any:
         if self._handler is not None:  # a part of the operation that is running
             return super()._dispatch(function, args, kwargs, inplace)
-        self._handler = KINDS.get(function) or KINDS.get(out_of_place(function)) or _unknown
+        self._handler = self.handler(function) or self.handler(out_of_place(function)) or _unknown
         given = [x.grad_fn for x in tensors((args, kwargs)) if provenance(x) is not None]
         inputs = tuple(self._makers.get(node, -1) for node in given)
         try:
