@@ -105,6 +105,16 @@ def opacity(page: Any, selector: str) -> float:
     return float(page.locator(f"{selector} >> visible=true").first.evaluate("e => getComputedStyle(e).opacity"))
 
 
+def turn_to(page: Any, i: int) -> None:
+    """Choose a picture and wait for it: the browser tells a page of its new address in its own time."""
+    page.locator(".pictures a").nth(i).click()
+    page.locator(".picture").nth(i).wait_for(state="visible")
+
+
+def shown(page: Any) -> list[bool]:
+    return [picture.is_visible() for picture in page.locator(".picture").all()]
+
+
 def background(page: Any) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
@@ -114,8 +124,8 @@ def test_it_is_quiet(one: Report, two: Report) -> None:
         seen = opened.open()
         for button in seen.page.locator("button").all():
             button.click()
-        for link in seen.page.locator(".pictures a").all():
-            link.click()
+        for i in range(2):
+            turn_to(seen.page, i)
         seen.page.locator(".stage >> visible=true").first.hover()
         seen.page.wait_for_timeout(200)
         assert seen.console == []
@@ -148,17 +158,17 @@ def test_the_picture_is_grey_until_wished_otherwise(one: Report) -> None:
 
 def test_the_menu_changes_the_map(one: Report) -> None:
     page = one.open().page
-    shown = page.locator(".option >> visible=true")
-    assert shown.count() == 1
-    before = shown.locator("img").get_attribute("src")
+    option = page.locator(".option >> visible=true")
+    assert option.count() == 1
+    before = option.locator("img").get_attribute("src")
     contrasts = one.findings[0].contrasts
     assert contrasts is not None
     others = contrasts.others[0].tolist()
     page.locator("select >> visible=true").select_option(str(others[2]))
-    assert shown.count() == 1
-    assert shown.get_attribute("data-class") == str(others[2])
-    assert shown.locator("img").get_attribute("src") != before
-    assert f"thing {others[2]}" in shown.inner_text()
+    assert option.count() == 1
+    assert option.get_attribute("data-class") == str(others[2])
+    assert option.locator("img").get_attribute("src") != before
+    assert f"thing {others[2]}" in option.inner_text()
 
 
 def test_a_point_is_read_from_all_maps(one: Report) -> None:
@@ -181,22 +191,24 @@ def test_a_point_is_read_from_all_maps(one: Report) -> None:
 
 def test_one_picture_at_a_time(one: Report) -> None:
     page = one.open().page
-    assert [picture.is_visible() for picture in page.locator(".picture").all()] == [True, False]
-    page.locator(".pictures a").nth(1).click()
-    assert [picture.is_visible() for picture in page.locator(".picture").all()] == [False, True]
+    first, second = page.locator("#picture-1"), page.locator("#picture-2")
+    assert shown(page) == [True, False]
+    turn_to(page, 1)
+    assert shown(page) == [False, True]
     assert page.locator(".pictures a").nth(1).get_attribute("aria-current") == "true"
     page.locator(".pictures a").nth(1).press("ArrowLeft")
-    assert [picture.is_visible() for picture in page.locator(".picture").all()] == [True, False]
-    page.locator("#picture-1 .glance a").click()
+    first.wait_for(state="visible")
+    assert shown(page) == [True, False]
+    first.locator(".glance a").click()
     assert page.locator("#trust-1").is_visible()
     page.go_back()
     page.go_back()
-    assert page.locator("#picture-2").is_visible()
+    second.wait_for(state="visible")
 
 
 def test_without_scripts_all_is_there(one: Report) -> None:
     page = one.open(java_script_enabled=False).page
-    assert all(picture.is_visible() for picture in page.locator(".picture").all())
+    assert all(shown(page))
     assert page.locator(".option >> visible=true").count() == 2 * 4
     assert page.locator(".mix >> visible=true").count() == 0
     assert page.locator("select >> visible=true").count() == 0
@@ -205,7 +217,7 @@ def test_without_scripts_all_is_there(one: Report) -> None:
 def test_on_paper_all_is_there(one: Report) -> None:
     page = one.open(color_scheme="dark").page
     page.emulate_media(media="print")
-    assert all(picture.is_visible() for picture in page.locator(".picture").all())
+    assert all(shown(page))
     assert page.locator(".option >> visible=true").count() == 2 * 4
     assert background(page) == "rgb(255, 255, 255)"
 
@@ -226,8 +238,8 @@ def test_light_and_dark(one: Report) -> None:
 def test_nothing_is_wider_than_the_screen(one: Report, two: Report, width: int) -> None:
     for opened in (one, two):
         page = opened.open(width).page
-        for link in page.locator(".pictures a").all():
-            link.click()
+        for i in range(2):
+            turn_to(page, i)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
