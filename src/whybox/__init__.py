@@ -6,10 +6,11 @@ Names are loaded when they are first used, so that `import whybox` itself costs 
 from typing import Any
 
 from whybox._version import __version__ as __version__
-from whybox.core.registry import METHODS as _METHODS
-from whybox.core.registry import VALUES as _VALUES
+from whybox.core import names as _tables
 from whybox.core.registry import method as method
 from whybox.core.registry import methods as methods
+from whybox.core.registry import metric as metric
+from whybox.core.registry import metrics as metrics
 
 _PLACES = {
     "whybox.core.model": ("Domain", "Model"),
@@ -28,14 +29,16 @@ _PLACES = {
     "whybox.core.explanation": ("Explanation",),
     "whybox.core.errors": ("WhyboxError",),
     "whybox.explaining": ("explain",),
+    "whybox.evaluation.metric": ("Metric", "Scores"),
     "whybox.inspection": ("Inspection", "inspect"),
 }
 _MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}
 _MODULES["rules"] = "whybox.attribution.backprop.rules"
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}
-_NAMES |= {place.partition(":")[2]: place.partition(":")[0] for place in (*_METHODS.values(), *_VALUES.values())}
+_TABLES = (_tables.METHODS, _tables.CONTROLS, _tables.METRICS, _tables.VALUES)
+_NAMES |= {place.partition(":")[2]: place.partition(":")[0] for table in _TABLES for place in table.values()}
 
-__all__ = [*_NAMES, *_MODULES, "method", "methods"]  # noqa: PLE0604
+__all__ = [*_NAMES, *_MODULES, "method", "methods", "metric", "metrics"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

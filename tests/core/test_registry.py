@@ -39,9 +39,10 @@ from whybox import (
     VarGrad,
     rules,
 )
-from whybox.core import reference, regions, registry
+from whybox.core import names, reference, regions, registry
 from whybox.core.card import card
 from whybox.core.errors import InputError, UnknownNameError
+from whybox.core.registry import method_class
 
 PAIRS = (
     (Match(first=True), rules.flat()),
@@ -78,15 +79,16 @@ def test_the_table_is_the_tree():
         if ours and "attribute" in vars(cls):
             words = re.findall(r"\w+Net$|[A-Z]+(?=[A-Z][a-z])|[A-Z][a-z0-9]+|[A-Z]+", cls.__name__)
             found["_".join(words).lower()] = f"{cls.__module__}:{cls.__name__}"
-    assert found == registry.METHODS
-    for name, cls in zip(whybox.methods(), CLASSES, strict=True):
+    assert found == names.METHODS | names.CONTROLS
+    assert whybox.methods() == list(names.METHODS)
+    for name, cls in [*zip(whybox.methods(), CLASSES, strict=True), *((n, method_class(n)) for n in names.CONTROLS)]:
         assert registry.name_of(cls) == name
         assert getattr(whybox, cls.__name__) is cls
 
 
 def test_the_values_are_those_of_the_tree():
     values = [*reference.Infill.__subclasses__(), *regions.Regions.__subclasses__(), Composite, Group, Match, Rule]
-    assert {cls.__name__: f"{cls.__module__}:{cls.__name__}" for cls in values} == registry.VALUES
+    assert {cls.__name__: f"{cls.__module__}:{cls.__name__}" for cls in values} == names.VALUES
     assert all(getattr(whybox, cls.__name__) is cls for cls in values)
 
 
@@ -96,7 +98,7 @@ def test_the_makers_are_the_functions_that_make_rules():
         for name, function in vars(rules).items()
         if inspect.isfunction(function) and get_type_hints(function).get("return") is Rule
     }
-    assert made == registry.MAKERS
+    assert made == names.MAKERS
 
 
 @pytest.mark.parametrize("method", EXAMPLES, ids=repr)
@@ -262,7 +264,7 @@ def their_package(monkeypatch):
 
 @pytest.mark.usefixtures("their_package")
 def test_methods_of_other_packages():
-    assert whybox.methods() == [*registry.METHODS, "broken", "theirs"]
+    assert whybox.methods() == [*names.METHODS, "broken", "theirs"]
     assert whybox.method("theirs(k=3)") == Theirs(3)
     assert whybox.method("smooth_grad(of=theirs)") == SmoothGrad(of=Theirs())
     assert whybox.method(**SmoothGrad(of=Theirs(2)).config()) == SmoothGrad(of=Theirs(2))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,7 @@ from whybox.core.start import check_relevance, started
 from whybox.core.target import Target
 from whybox.core.task import Task
 from whybox.core.tree import Inputs, as_tuple
+from whybox.core.value import Value
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Attribution:
     backwards: int = 0
 
 
-class Method:
+class Method(Value):
     """A way of explaining: a frozen dataclass of plain values that holds no model and no tensors.
 
     The author of a method writes the dataclass, its docstring (summary, formula, Cost:, Limits:, Source:),
@@ -191,11 +192,6 @@ class Method:
         """The name of its class in messages."""
         return type(self).__name__
 
-    def config(self) -> dict[str, Any]:
-        """The method as plain values for YAML and JSON; `whybox.method(**config)` builds it again."""
-        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
-        return {"name": registry.name_of(type(self)), **values}
-
 
 def _finite(relevance: Inputs) -> Check:
     """A check that counts the entries of the relevance that are NaN or infinite."""
@@ -206,17 +202,6 @@ def _finite(relevance: Inputs) -> Check:
         0.0,
         "NaN or infinite relevance cannot be read; the model's scores or gradients are not finite everywhere.",
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Method):
-        return value.config()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            "name": type(value).__name__,
-            **{f.name: _plain(getattr(value, f.name)) for f in fields(value)},
-        }
-    return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

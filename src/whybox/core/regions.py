@@ -20,10 +20,10 @@ class Regions:
 
 @dataclass(frozen=True)
 class Pixels(Regions):
-    """Every position by itself, its channels together."""
+    """Every position by itself, its channels together; every column of a table and token of a text."""
 
     def labels(self, x: Tensor) -> Tensor:
-        return _grid(x, 1)
+        return Along(1).labels(x) if x.ndim == 2 else _grid(x, 1)
 
 
 @dataclass(frozen=True)

@@ -1,88 +1,60 @@
-"""The registry: methods by name, readable without importing torch; other packages add theirs by entry points.
+"""The registry: methods and metrics by name, readable without importing torch; other packages add theirs.
 
-A package adds a method with an entry point in the group "whybox.methods", `name = "module:Class"`.
+A package adds a method with an entry point in the group "whybox.methods", `name = "module:Class"`, and a metric with
+one in "whybox.metrics".
 """
 
 import ast
 import importlib
 import inspect
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from whybox.core.annotations import fits, written
 from whybox.core.errors import InputError, UnknownNameError
+from whybox.core.names import CONTROLS, MAKERS, METHODS, METRICS, VALUES
 
 if TYPE_CHECKING:
     from whybox.core.method import Method
+    from whybox.evaluation.metric import Metric
 
-METHODS = {
-    "gradient": "whybox.attribution.gradient:Gradient",
-    "sensitivity_analysis": "whybox.attribution.gradient:SensitivityAnalysis",
-    "input_x_gradient": "whybox.attribution.gradient:InputXGradient",
-    "smooth_grad": "whybox.attribution.smooth:SmoothGrad",
-    "var_grad": "whybox.attribution.smooth:VarGrad",
-    "smooth_grad_squared": "whybox.attribution.smooth:SmoothGradSquared",
-    "integrated_gradients": "whybox.attribution.path:IntegratedGradients",
-    "expected_gradients": "whybox.attribution.path:ExpectedGradients",
-    "cam": "whybox.attribution.cam:CAM",
-    "grad_cam": "whybox.attribution.cam:GradCAM",
-    "lrp": "whybox.attribution.backprop.lrp:LRP",
-    "deep_taylor": "whybox.attribution.backprop.deep_taylor:DeepTaylor",
-    "guided_backprop": "whybox.attribution.backprop.gated:GuidedBackprop",
-    "deconvnet": "whybox.attribution.backprop.gated:DeconvNet",
-    "salinet": "whybox.attribution.backprop.gated:SaliNet",
-    "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
-    "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
-    "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
-    "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
-    "rise": "whybox.attribution.perturbation.rise:RISE",
-    "lime": "whybox.attribution.perturbation.lime:LIME",
-    "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
-    "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
-}
-
-# Values that stand in the fields of methods.
-_INFILLS = (
-    "Zero",
-    "Constant",
-    "Mean",
-    "Black",
-    "Blur",
-    "Shuffled",
-    "Imputed",
-    "Sample",
-    "UniformNoise",
-    "GaussianNoise",
-)
-_REGIONS = ("Pixels", "Patches", "Superpixels", "Along")
-VALUES = {name: f"whybox.core.reference:{name}" for name in _INFILLS}
-VALUES |= {name: f"whybox.core.regions:{name}" for name in _REGIONS}
-VALUES |= {name: f"whybox.attribution.backprop.composites:{name}" for name in ("Composite", "Match")}
-VALUES |= {name: f"whybox.attribution.backprop.rules:{name}" for name in ("Group", "Rule")}
-
-# What makes a value by a shorter name: the functions of `whybox.rules`.
-_RULES = ("zero", "epsilon", "gamma", "alpha_beta", "z_plus", "flat", "w_squared", "box")
-MAKERS = {name: f"whybox.attribution.backprop.rules:{name}" for name in _RULES}
+_OURS = {"methods": METHODS | CONTROLS, "metrics": METRICS}
 
 
 @cache
-def _table() -> dict[str, str]:
-    return {**{entry.name: entry.value for entry in entry_points(group="whybox.methods")}, **METHODS}
+def _table(kind: str) -> dict[str, str]:
+    return {**{entry.name: entry.value for entry in entry_points(group=f"whybox.{kind}")}, **_OURS[kind]}
 
 
 def methods() -> list[str]:
     """The names of all methods, whybox's own first."""
-    return list(METHODS) + sorted(set(_table()) - set(METHODS))
+    return list(METHODS) + sorted(set(_table("methods")) - set(METHODS) - set(CONTROLS))
+
+
+def metrics() -> list[str]:
+    """The names of all metrics, whybox's own first."""
+    return list(METRICS) + sorted(set(_table("metrics")) - set(METRICS))
 
 
 def method_class(name: str) -> "type[Method]":
-    """The class of a method, by name."""
-    if name not in _table():
-        raise UnknownNameError("method", name, methods(), hint="`whybox methods` lists them all.")
-    found: type[Method] = _load(_table()[name])
+    """The class of a method or a control, by name."""
+    found: type[Method] = _class("method", name, [*methods(), *CONTROLS])
     return found
+
+
+def metric_class(name: str) -> "type[Metric]":
+    """The class of a metric, by name."""
+    found: type[Metric] = _class("metric", name, metrics())
+    return found
+
+
+def _class(kind: str, name: str, known: list[str]) -> Any:
+    if name not in known:
+        raise UnknownNameError(kind, name, known, hint=f"`whybox {kind}s` lists them all.")
+    return _load(_table(f"{kind}s")[name])
 
 
 def method(name: str, **fields: Any) -> "Method":
@@ -96,19 +68,37 @@ def method(name: str, **fields: Any) -> "Method":
     """
     if "fitted" in fields:
         raise InputError(f"this {name} has been fitted to data; read it with Fitted.load(path) from where it was saved")
+    built: Method = _asked_for("method", method_class, "attribute", name, fields)
+    return built
+
+
+def metric(name: str, **fields: Any) -> "Metric":
+    """Build a metric from its name and fields, or from text such as "deletion(steps=50)"; as `method` does.
+
+    Raises:
+        UnknownNameError: there is no such metric or field; the nearest are offered.
+        InputError: the text cannot be read, or a value does not fit.
+    """
+    built: Metric = _asked_for("metric", metric_class, "measure", name, fields)
+    return built
+
+
+def _asked_for(kind: str, find: Callable[[str], type], does: str, name: str, fields: dict[str, Any]) -> Any:
+    """A method or a metric from its name and fields, or from text: what has a function of the name `does`."""
     if not fields and "(" in name:
         built = _from_text(name)
     else:
-        built = _build(method_class(name), name, {key: _from_config(value) for key, value in fields.items()})
-    if not hasattr(built, "attribute"):
-        raise InputError(f"{name!r} is not a method, but a value for the field of one")
-    return built  # type: ignore[no-any-return]
+        built = _build(find(name), name, {key: _from_config(value) for key, value in fields.items()})
+    if not hasattr(built, does):
+        raise InputError(f"{name!r} is not a {kind}, but a value for the field of one")
+    return built
 
 
 def name_of(cls: type) -> str:
-    """The registered name of a method's class, or its class name in snake case."""
+    """The registered name of a class, or its class name in snake case."""
     place = f"{cls.__module__}:{cls.__qualname__}"
-    named = next((name for name, where in _table().items() if where == place), None)
+    tables = _table("methods") | _table("metrics")
+    named = next((name for name, where in tables.items() if where == place), None)
     return named or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
 
@@ -145,9 +135,11 @@ def _named(name: str, fields: dict[str, Any]) -> Any:
     place = VALUES.get(name) or MAKERS.get(name)
     if place is not None:
         return _build(_load(place), name, fields)
-    if name not in _table():
-        raise UnknownNameError("method or value", name, [*methods(), *VALUES, *MAKERS])
-    return _build(method_class(name), name, fields)
+    if name in _table("methods"):
+        return _build(method_class(name), name, fields)
+    if name in _table("metrics"):
+        return _build(metric_class(name), name, fields)
+    raise UnknownNameError("method or value", name, [*methods(), *metrics(), *VALUES, *MAKERS])
 
 
 def _from_text(text: str) -> Any:

@@ -47,7 +47,7 @@ class Chunk:
         sample: the sample that each is a variant of, (k,), in order.
         number: the variant's number within its sample, (k,).
         kept: what the method's function answered for these.
-        score: the target's score of each, float64 (k,) on the CPU.
+        score: what the model answered: the target's score of each, float64 (k,) on the CPU.
     """
 
     sample: Tensor
@@ -63,13 +63,16 @@ class Engine:
         task: what is explained.
         infill: what stands in for what is hidden. A fixed one is made once per sample, others once per variant.
         partition: the regions by which a method chooses; None where it gives masks of the inputs.
+        filled: the inputs replaced whole, where that has been done before.
     """
 
-    def __init__(self, task: Task, infill: Infill, partition: Partition | None = None) -> None:
+    def __init__(
+        self, task: Task, infill: Infill, partition: Partition | None = None, filled: Inputs | None = None
+    ) -> None:
         for x in as_tuple(task.inputs):
             _check_infill(x, infill)
         self.task, self.infill, self.partition = task, infill, partition
-        self._filled = task.everything().fill(infill) if infill.fixed else None
+        self._filled = task.everything().fill(infill) if infill.fixed and filled is None else filled
         self._keys = torch.tensor(task.keys)
 
     def scores(
@@ -111,8 +114,16 @@ class Engine:
         return uniform(torch.full_like(number, key), number, columns, salt)
 
 
-def ask(task: Task, variants: int | Tensor, make: Callable[[Tensor, Tensor], tuple[Inputs, Any]]) -> Iterator[Chunk]:
-    """The scores of variants that `make(sample, number)` makes, as in `Engine.scores`; it answers (variants, kept)."""
+def ask(
+    task: Task,
+    variants: int | Tensor,
+    make: Callable[[Tensor, Tensor], tuple[Inputs, Any]],
+    answer: Callable[[Inputs, Tensor], Tensor] | None = None,
+) -> Iterator[Chunk]:
+    """The scores of variants that `make(sample, number)` makes, as in `Engine.scores`; it answers (variants, kept).
+
+    `answer(variants, sample)` asks for something else than the score, (k, …).
+    """
     counts = torch.as_tensor(variants).expand(task.size)
     ends = counts.cumsum(0)
     total = int(ends[-1])
@@ -125,7 +136,7 @@ def ask(task: Task, variants: int | Tensor, make: Callable[[Tensor, Tensor], tup
         number = row - (ends - counts)[sample]
         with torch.no_grad():
             inputs, kept = make(sample, number)
-            score = task.forward(inputs, sample)
+            score = (answer or task.forward)(inputs, sample)
         return Chunk(sample, number, kept, score.cpu().double())
 
     with task.bar(total) as bar:

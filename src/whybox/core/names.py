@@ -1,0 +1,68 @@
+"""The names of all methods, metrics and values, and where each is: plain tables, readable without torch."""
+
+METHODS = {
+    "gradient": "whybox.attribution.gradient:Gradient",
+    "sensitivity_analysis": "whybox.attribution.gradient:SensitivityAnalysis",
+    "input_x_gradient": "whybox.attribution.gradient:InputXGradient",
+    "smooth_grad": "whybox.attribution.smooth:SmoothGrad",
+    "var_grad": "whybox.attribution.smooth:VarGrad",
+    "smooth_grad_squared": "whybox.attribution.smooth:SmoothGradSquared",
+    "integrated_gradients": "whybox.attribution.path:IntegratedGradients",
+    "expected_gradients": "whybox.attribution.path:ExpectedGradients",
+    "cam": "whybox.attribution.cam:CAM",
+    "grad_cam": "whybox.attribution.cam:GradCAM",
+    "lrp": "whybox.attribution.backprop.lrp:LRP",
+    "deep_taylor": "whybox.attribution.backprop.deep_taylor:DeepTaylor",
+    "guided_backprop": "whybox.attribution.backprop.gated:GuidedBackprop",
+    "deconvnet": "whybox.attribution.backprop.gated:DeconvNet",
+    "salinet": "whybox.attribution.backprop.gated:SaliNet",
+    "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
+    "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
+    "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
+    "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
+    "rise": "whybox.attribution.perturbation.rise:RISE",
+    "lime": "whybox.attribution.perturbation.lime:LIME",
+    "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
+    "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
+}
+
+# Maps that know nothing of the model: methods to compare with, not to explain by.
+CONTROLS = {
+    name: f"whybox.evaluation.controls:{cls}"
+    for name, cls in {
+        "random_map": "RandomMap",
+        "centre_blob": "CentreBlob",
+        "edge_detector": "EdgeDetector",
+        "input_magnitude": "InputMagnitude",
+    }.items()
+}
+
+# In the order in which they are listed: by family.
+METRICS = {
+    "region_perturbation": "whybox.evaluation.region_perturbation:RegionPerturbation",
+    "deletion": "whybox.evaluation.deletion:Deletion",
+    "insertion": "whybox.evaluation.deletion:Insertion",
+}
+
+# Values that stand in the fields of methods and metrics.
+_INFILLS = (
+    "Zero",
+    "Constant",
+    "Mean",
+    "Black",
+    "Blur",
+    "Shuffled",
+    "Imputed",
+    "Sample",
+    "UniformNoise",
+    "GaussianNoise",
+)
+_REGIONS = ("Pixels", "Patches", "Superpixels", "Along")
+VALUES = {name: f"whybox.core.reference:{name}" for name in _INFILLS}
+VALUES |= {name: f"whybox.core.regions:{name}" for name in _REGIONS}
+VALUES |= {name: f"whybox.attribution.backprop.composites:{name}" for name in ("Composite", "Match")}
+VALUES |= {name: f"whybox.attribution.backprop.rules:{name}" for name in ("Group", "Rule")}
+
+# What makes a value by a shorter name: the functions of `whybox.rules`.
+_RULES = ("zero", "epsilon", "gamma", "alpha_beta", "z_plus", "flat", "w_squared", "box")
+MAKERS = {name: f"whybox.attribution.backprop.rules:{name}" for name in _RULES}
