@@ -1,0 +1,31 @@
+"""Parameter randomisation: what is left of a map when the weights go, layer after layer from the output on."""
+
+from experiments.trust.findings import Findings
+from experiments.trust.methods import EDGES, EVERYTHING, GRAD_CAM, GUIDED, RANDOM
+from whybox import MPRT, Gradient, datasets, models
+
+TITLE = "Parameter randomisation"
+TEXT = """The embedded digits model, its layers shuffled one after the other from the output on (Adebayo et al. 2018,
+arXiv 1810.03292): the mean rank correlation of the map with what it was, with its sign, of its size, and of its size
+where there is ink. Gradient and GradCAM lose nearly all of it, guided backprop keeps most, and an edge detector, which
+never looked at the model, keeps all. Sizes of whatever is multiplied by the input stay alike, for it is zero where the
+input is."""
+
+GRADIENT = "gradient"
+READINGS = {"signed": "signed", "size": "absolute", "size on ink": "foreground"}
+
+
+def measure(n: int = 100) -> Findings:
+    """What is left of the maps of n pictures."""
+    found = Findings()
+    model = models.load("digits")
+    images = datasets.load("digits", split="test")[0][:n]
+    for row, method in {GRADIENT: Gradient(), **EVERYTHING}.items():
+        relevance = method(model, images)
+        for column, reading in READINGS.items():
+            scores = MPRT(compares=reading)(model, images, None, relevance, method=method)
+            found.add(row, column, scores)
+    for column in READINGS:
+        for row in (GRADIENT, GRAD_CAM):
+            found.falls(column, EDGES, GUIDED, row)
+    return found
