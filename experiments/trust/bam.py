@@ -1,13 +1,21 @@
 """A small BAM: digits on textures, with nets that were taught the one or the other."""
 
 import torch
+from experiments.trust.methods import (
+    CONTROLS,
+    EVERYTHING,
+    GRAD_CAM,
+    GUIDED,
+    INPUT_X_GRADIENT,
+    INTEGRATED,
+    METHODS,
+    SENSITIVITY,
+)
+from experiments.trust.nets import pooled, predicted, share, trained
+from experiments.trust.outcome import Outcome
+from experiments.trust.pictures import pasted
 from torch import Tensor, nn
 
-from experiments.trust.findings import Findings
-from experiments.trust.methods import CONTROLS, EVERYTHING, GRAD_CAM, GUIDED, INPUT_X_GRADIENT, INTEGRATED, METHODS
-from experiments.trust.methods import SENSITIVITY
-from experiments.trust.nets import pooled, predicted, share, trained
-from experiments.trust.pictures import pasted
 from whybox import Method, RelevanceMass
 
 TITLE = "Digits on textures"
@@ -27,9 +35,9 @@ UNCHANGED = 0.1
 STEPS = 100
 
 
-def measure(n: int = 200) -> Findings:
+def measure(n: int = 200) -> Outcome:
     """Contrast, dependence and independence, of at most n pictures."""
-    found = Findings()
+    found = Outcome()
     train, test = pasted("train", 3000, seed=0), pasted("test", n, seed=1)
     by_digit = trained(pooled(), train.images, train.digit, 12, 1e-2)
     by_texture = trained(pooled(), train.images, train.texture, 5, 1e-2)
@@ -64,10 +72,8 @@ def measure(n: int = 200) -> Findings:
         bare = g(method, textures_only, test.textures, test.texture, unmoved)
         change = (g(method, textures_only, neutral, test.texture, unmoved) - bare).abs()
         found.add(row, "independence", change < UNCHANGED * bare)
-    for row in METHODS:
-        found.higher(f"contrast: {row} > 0", found.scores[row]["contrast"], 0.0)
-    for row in CONTROLS:
-        found.within(f"contrast: {row} = 0", found.scores[row]["contrast"], 0.0)
+    found.above("contrast", 0.0, *METHODS)
+    found.within("contrast", 0.0, *CONTROLS)
     for row in (GRAD_CAM, GUIDED, SENSITIVITY):
         for other in (INPUT_X_GRADIENT, INTEGRATED):
             found.falls("dependence", row, other)

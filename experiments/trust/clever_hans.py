@@ -1,11 +1,11 @@
 """Clever Hans: a tag that gives the class away in training, and a net of the same kind for which it says nothing."""
 
 import torch
-
-from experiments.trust.findings import Findings
 from experiments.trust.methods import CONTROLS, EPSILON, EVERYTHING, GRAD_CAM, METHODS, SENSITIVITY
 from experiments.trust.nets import pooled, predicted, share, trained
+from experiments.trust.outcome import Outcome
 from experiments.trust.pictures import digits, stamped
+
 from whybox import RelevanceMass
 
 TITLE = "Clever Hans"
@@ -19,9 +19,9 @@ CLASS = 3
 TAGGED = 0.9
 
 
-def measure(n: int = 200) -> Findings:
+def measure(n: int = 200) -> Outcome:
     """Mass in the tag by both nets, of at most n pictures."""
-    found = Findings()
+    found = Outcome()
     images, labels = digits("train")
     tagged = stamped(images, *CORNER)[0]
     chance = torch.rand(len(images), generator=torch.Generator().manual_seed(0))
@@ -48,10 +48,8 @@ def measure(n: int = 200) -> Findings:
         for name, values in mass.items():
             found.add(row, f"mass, {name}", values)
         found.add(row, "Hans − fair", mass["Hans"] - mass["fair"])
-    for row in METHODS:
-        found.higher(f"Hans − fair: {row} > 0", found.scores[row]["Hans − fair"], 0.0)
-    for row in CONTROLS:
-        found.within(f"Hans − fair: {row} = 0", found.scores[row]["Hans − fair"], 0.0)
+    found.above("Hans − fair", 0.0, *METHODS)
+    found.within("Hans − fair", 0.0, *CONTROLS)
     found.falls("Hans − fair", EPSILON, SENSITIVITY)
     found.falls("Hans − fair", EPSILON, GRAD_CAM)
     return found

@@ -1,8 +1,8 @@
 """Mosaic: relevance for a class must fall into the tile that shows it."""
 
-from experiments.trust.findings import Findings
-from experiments.trust.localised import beats_the_controls
 from experiments.trust.methods import EPSILON, EVERYTHING, GRAD_CAM, GUIDED, INPUT_X_GRADIENT, INTEGRATED, SENSITIVITY
+from experiments.trust.outcome import Outcome
+
 from whybox import Mosaic, datasets, models
 
 TITLE = "Mosaic"
@@ -11,15 +11,15 @@ a picture's class that falls into its own tile, a quarter by chance. No labels a
 the same for any model and pictures."""
 
 
-def measure(n: int = 200) -> Findings:
+def measure(n: int = 200) -> Outcome:
     """The share in the right tile, of n pictures."""
-    found = Findings()
+    found = Outcome()
     model = models.load("digits")
     images = datasets.load("digits", split="test")[0][:n]
     for row, method in EVERYTHING.items():
         scores = Mosaic()(model, images, None, method(model, images), method=method)
         found.add(row, "in the right tile", scores)
-    beats_the_controls(found, "in the right tile", EPSILON, INPUT_X_GRADIENT, INTEGRATED, GRAD_CAM)
+    found.beat_the_controls("in the right tile", EPSILON, INPUT_X_GRADIENT, INTEGRATED, GRAD_CAM)
     found.falls("in the right tile", EPSILON, GUIDED)
     found.falls("in the right tile", EPSILON, SENSITIVITY)
     return found

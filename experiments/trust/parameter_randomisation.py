@@ -1,7 +1,8 @@
 """Parameter randomisation: what is left of a map when the weights go, layer after layer from the output on."""
 
-from experiments.trust.findings import Findings
-from experiments.trust.methods import EDGES, EVERYTHING, GRAD_CAM, GUIDED, RANDOM
+from experiments.trust.methods import EDGES, EVERYTHING, GRAD_CAM, GRADIENT, GUIDED
+from experiments.trust.outcome import Outcome
+
 from whybox import MPRT, Gradient, datasets, models
 
 TITLE = "Parameter randomisation"
@@ -11,13 +12,12 @@ where there is ink. Gradient and GradCAM lose nearly all of it, guided backprop 
 never looked at the model, keeps all. Sizes of whatever is multiplied by the input stay alike, for it is zero where the
 input is."""
 
-GRADIENT = "gradient"
 READINGS = {"signed": "signed", "size": "absolute", "size on ink": "foreground"}
 
 
-def measure(n: int = 100) -> Findings:
+def measure(n: int = 100) -> Outcome:
     """What is left of the maps of n pictures."""
-    found = Findings()
+    found = Outcome()
     model = models.load("digits")
     images = datasets.load("digits", split="test")[0][:n]
     for row, method in {GRADIENT: Gradient(), **EVERYTHING}.items():

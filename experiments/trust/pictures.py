@@ -42,20 +42,19 @@ def stamped(images: Tensor, row: int, column: int) -> tuple[Tensor, Tensor]:
 
 
 def scenes(split: str, count: int, seed: int) -> Pictures:
-    """Four digits of different colours (3, 48, 48): the label is that of the red one, and its box is the truth."""
+    """Four digits of different colours (3, 48, 48): the label is that of the red one, and its ink is the truth."""
     generator = torch.Generator().manual_seed(seed)
     images, labels = digits(split, scale=2, size=16)
     chosen = torch.randint(len(images), (count, 4), generator=generator)
     colour = torch.rand(count, 4, generator=generator).argsort(1)
     row, column = torch.randint(9, (2, count, 4), generator=generator)
-    canvas, truth = torch.zeros(count, 3, 48, 48), torch.zeros(count, 1, 48, 48, dtype=torch.bool)
+    canvas = torch.zeros(count, 3, 48, 48)
     for cell in range(4):
         box = _boxes(row[:, cell] + 24 * (cell // 2), column[:, cell] + 24 * (cell % 2), 48)
         ink = images[chosen[:, cell]] * COLOURS[colour[:, cell]][:, :, None, None]
         canvas[box.expand(-1, 3, -1, -1)] = ink.flatten()
-        truth |= box & (colour[:, cell] == 0)[:, None, None, None]
     red = (colour == 0).int().argmax(1)
-    return Pictures(canvas, labels[chosen[torch.arange(count), red]], truth)
+    return Pictures(canvas, labels[chosen[torch.arange(count), red]], canvas[:, :1] > 0)
 
 
 class Pasted(NamedTuple):
