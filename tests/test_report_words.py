@@ -9,8 +9,9 @@ import whybox
 from report_cases import QUICK, Constant, model, pictures, text_of
 from whybox import Check, Logit, Method, report
 from whybox.core.card import card
+from whybox.core.configs import config_text
 from whybox.core.registry import method_class
-from whybox.report.names import method_text, model_titles, percent, settings, thing
+from whybox.report.names import model_titles, percent, settings, thing
 from whybox.report.trust import trust
 from whybox.report.write import html
 
@@ -98,7 +99,7 @@ class TestNames:
 
     def test_a_method_as_text_can_be_read_again(self) -> None:
         method = whybox.method("smooth_grad(of=integrated_gradients(steps=7, baseline=Constant(value=0.5)), samples=3)")
-        assert whybox.method(method_text(method.config())) == method
+        assert whybox.method(config_text(method.config())) == method
         assert settings(method.config()) == "samples 3"
 
 

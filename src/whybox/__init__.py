@@ -29,7 +29,9 @@ _PLACES = {
     "whybox.core.explanation": ("Explanation",),
     "whybox.core.errors": ("WhyboxError",),
     "whybox.explaining": ("explain",),
-    "whybox.evaluation.metric": ("Metric", "Scores"),
+    "whybox.evaluation.comparing": ("ComparisonInterrupted", "compare"),
+    "whybox.evaluation.comparison": ("Comparison",),
+    "whybox.evaluation.metric": ("Limit", "Metric", "Scores"),
     "whybox.inspection": ("Inspection", "inspect"),
 }
 _MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}

@@ -13,6 +13,7 @@ from whybox import (
     Blur,
     Constant,
     Domain,
+    Flipped,
     GaussianNoise,
     Imputed,
     Mean,
@@ -55,6 +56,12 @@ def test_fixed_values(x):
     assert torch.equal(black[:, 1], torch.full((3, 5, 4), 2.0))
     black += 1  # not an alias of anything
     assert torch.equal(fill(Black(), x)[:, 0], torch.full((3, 5, 4), -1.0))
+
+
+def test_flipped_is_mirrored_within_the_domain():
+    x = torch.tensor([[0.0, 0.25, 2.0]])
+    assert torch.equal(Flipped().fill(x, Domain((0.0,), (2.0,)), []), torch.tensor([[2.0, 1.75, 0.0]]))
+    assert torch.equal(Flipped().fill(x, Domain((-1.0,), (1.0,)), []), -x)
 
 
 def test_mean(x):
@@ -244,9 +251,10 @@ def test_patches_against_loops(shape, size):
         assert len(labels.unique()) == x[0, 0].numel()
 
 
-def test_pixels_need_positions():
+def test_pixels_of_a_table_are_its_columns():
+    assert Pixels().labels(torch.zeros(2, 3)).tolist() == [[0, 1, 2]]
     with pytest.raises(InputError, match=r"use Along\(1\)"):
-        Pixels().labels(torch.zeros(2, 3))
+        Patches(2).labels(torch.zeros(2, 3))
 
 
 def test_along():

@@ -69,10 +69,10 @@ def _methods(found: "Findings", sample: int) -> list[str]:
 
 def _agreement(found: "Findings", sample: int) -> list[str]:
     """Whether the methods point at the same places."""
-    from whybox.report.names import method_titles
+    from whybox.core.configs import config_titles
     from whybox.report.trust import trust
 
-    titles = method_titles([explanation.method for explanation in found.explanations])
+    titles = config_titles([explanation.method for explanation in found.explanations])
     agreement = trust(found.explanations, titles, sample).agreement
     if agreement is None:
         return []

@@ -42,6 +42,10 @@ METRICS = {
     "region_perturbation": "whybox.evaluation.region_perturbation:RegionPerturbation",
     "deletion": "whybox.evaluation.deletion:Deletion",
     "insertion": "whybox.evaluation.deletion:Insertion",
+    "pixel_flipping": "whybox.evaluation.pixel_flipping:PixelFlipping",
+    "road": "whybox.evaluation.road:ROAD",
+    "irof": "whybox.evaluation.irof:IROF",
+    "token_deletion": "whybox.evaluation.token_deletion:TokenDeletion",
 }
 
 # Values that stand in the fields of methods and metrics.
@@ -50,6 +54,7 @@ _INFILLS = (
     "Constant",
     "Mean",
     "Black",
+    "Flipped",
     "Blur",
     "Shuffled",
     "Imputed",

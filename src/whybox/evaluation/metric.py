@@ -20,6 +20,14 @@ from whybox.evaluation.case import Case, Samples
 Family = Literal["faithfulness", "robustness", "localisation", "complexity", "randomisation", "axioms"]
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A score beyond which a method must not be relied on, and in words why not: "it ignores the weights"."""
+
+    value: float
+    says: str
+
+
 @dataclass
 class Scores:
     """What a metric answers.
@@ -55,6 +63,8 @@ class Metric(Value):
     """Whether it needs the method that the relevance comes from."""
     needs_truth: ClassVar[bool] = False
     """Whether it needs to be told where the evidence lies."""
+    limit: ClassVar[Limit | None] = None
+    """From where on a score alone, without controls beside it, speaks against the method."""
 
     def measure(self, case: Case) -> Tensor | Scores:
         """The score of each sample (n,). Written by the metric's author.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from whybox.core.card import Card, card
+from whybox.core.configs import config_text, config_titles
 from whybox.core.errors import UnknownNameError
 from whybox.core.registry import method_class
 from whybox.report.findings import Failure, Findings
-from whybox.report.names import method_text, method_titles
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ def method_cards(findings: Sequence[Findings], models: Sequence[str]) -> tuple[M
     configs: dict[str, dict[str, Any]] = {}
     for found in findings:
         for result in found.results:
-            configs.setdefault(method_text(result.method), result.method)
-    titles = method_titles(list(configs.values()))
+            configs.setdefault(config_text(result.method), result.method)
+    titles = config_titles(list(configs.values()))
     return tuple(
         _card(config, text, title, findings, models)
         for (text, config), title in zip(configs.items(), titles, strict=True)
@@ -48,12 +48,12 @@ def _card(
 ) -> MethodCard:
     about = card_of(config)
     fields = tuple(
-        (key, method_text(value), about.fields.get(key, "")) for key, value in config.items() if key != "name"
+        (key, config_text(value), about.fields.get(key, "")) for key, value in config.items() if key != "name"
     )
     measured = []
     for found, model in zip(findings, models, strict=True):
         for result in found.results:
-            if method_text(result.method) == text:
+            if config_text(result.method) == text:
                 said = _failed(result) if isinstance(result, Failure) else _cost(result, len(found))
                 measured.append(f"{model}: {said}" if len(findings) > 1 else said)
     return MethodCard(title, text, about, fields, tuple(measured))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
+from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot import heat, picture, scale_of
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, is_signed, map_view
-from whybox.report.names import method_title, model_titles
+from whybox.report.names import model_titles
 from whybox.report.templates import templates
 from whybox.report.trace import TraceView, trace_view
 from whybox.report.trust import CheckRow, trust
@@ -34,7 +35,7 @@ class _Sample:
 
 def fragment(explanation: Explanation) -> str:
     """The first four samples: what the model saw, the map over it, the verdict and the checks. No scripts."""
-    title = method_title(explanation.method)
+    title = config_title(explanation.method)
     count = min(len(explanation), MOST_SAMPLES)
     return (
         templates()

@@ -4,39 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from whybox.core.configs import config_text
 from whybox.core.errors import UnknownNameError
 from whybox.core.registry import method_class
 
 _VOWEL = re.compile(r"[aeiou]", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z][A-Za-z' -]*[a-z]")
-
-
-def method_title(config: dict[str, Any]) -> str:
-    """A method's class name; a wrapper says what it wraps."""
-    try:
-        title = method_class(config["name"]).__name__
-    except UnknownNameError:  # a method of the user's own, or another library's
-        title = str(config["name"])
-    inner = config.get("of")
-    return f"{title} of {method_title(inner)}" if isinstance(inner, dict) and "name" in inner else title
-
-
-def method_text(config: Any) -> str:
-    """A method's configuration as `whybox.method` reads it: name(field=value, …)."""
-    if isinstance(config, dict) and "name" in config:
-        fields = ", ".join(f"{key}={method_text(value)}" for key, value in config.items() if key != "name")
-        return f"{config['name']}({fields})" if fields else str(config["name"])
-    if isinstance(config, (list, tuple)):
-        return f"({', '.join(map(method_text, config))}{',' if len(config) == 1 else ''})"
-    return repr(config)
-
-
-def method_titles(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Titles that tell the methods apart: with the whole configuration where two have the same."""
-    titles = [method_title(config) for config in configs]
-    return [
-        method_text(config) if titles.count(title) > 1 else title for title, config in zip(titles, configs, strict=True)
-    ]
 
 
 def settings(config: dict[str, Any]) -> str:
@@ -46,7 +19,7 @@ def settings(config: dict[str, Any]) -> str:
     except (UnknownNameError, TypeError):  # not registered, or with a field that must be given
         usual = {}
     return ", ".join(
-        f"{key} {value if isinstance(value, str) else method_text(value)}"
+        f"{key} {value if isinstance(value, str) else config_text(value)}"
         for key, value in config.items()
         if key not in ("name", "of") and value != usual.get(key)
     )

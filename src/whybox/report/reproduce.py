@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from whybox.core.configs import config_text, config_title
 from whybox.core.target import Contrast, Logit, LogProbability, Neuron, Probability, Target
 from whybox.core.tree import as_tuple
 from whybox.report.cards import card_of
 from whybox.report.findings import Findings
-from whybox.report.names import method_text, method_title
 
 _CHECKS = (
     "The check against random weights: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, arXiv 1810.03292.",
@@ -43,7 +43,7 @@ def reproduce(findings: Sequence[Findings], names: Sequence[str], command: str) 
     first = findings[0].explanations[0]
     methods = [result.method for found in findings for result in found.results]
     used = [*methods, *(inner for method in methods for inner in _inside(method))]
-    sources = [f"{method_title(method)}: {card_of(method).source}" for method in used if card_of(method).source]
+    sources = [f"{config_title(method)}: {card_of(method).source}" for method in used if card_of(method).source]
     return Reproduce(
         command=command,
         python=python_lines(findings, names, command),
@@ -99,7 +99,7 @@ def python_lines(findings: Sequence[Findings], names: Sequence[str], command: st
         lines += ["", load, _reading(found, names)]
         at = f", at={found.at!r}" if found.at is not None else ""
         options = f"{_target(found.target)}{at}, seed={found.seed}"
-        methods = [f"    {method_text(result.method)!r}," for result in found.results]
+        methods = [f"    {config_text(result.method)!r}," for result in found.results]
         lines += ["methods = [", *methods, "]"]
         lines += [f"findings.append(whybox.report.collect(model, x, methods, {options}))"]
     lines += ["", 'whybox.report.write("report.html", findings, names)']

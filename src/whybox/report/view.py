@@ -7,6 +7,7 @@ from itertools import repeat
 from torch import Tensor
 
 from whybox._version import __version__
+from whybox.core.configs import config_text, config_title, config_titles
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
@@ -15,7 +16,7 @@ from whybox.report.cards import MethodCard, method_cards
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
-from whybox.report.names import method_text, method_title, method_titles, model_titles, percent, settings
+from whybox.report.names import model_titles, percent, settings
 from whybox.report.reproduce import Reproduce, reproduce
 from whybox.report.trace import TraceView, trace_view
 from whybox.report.trust import Trust, trust
@@ -141,7 +142,7 @@ def view(findings: Sequence[Findings], names: Sequence[str], command: str) -> Re
 
 
 def _model(found: Findings, sample: int, title: str, under: dict[str, str], signed: set[str]) -> ModelView:
-    titles = method_titles([result.method for result in found.results])
+    titles = config_titles([result.method for result in found.results])
     explained = [t for t, result in zip(titles, found.results, strict=True) if isinstance(result, Explanation)]
     return ModelView(
         title=title,
@@ -159,14 +160,14 @@ def _model(found: Findings, sample: int, title: str, under: dict[str, str], sign
 def _signed(findings: Sequence[Findings]) -> set[str]:
     """The methods with relevance below zero in any model or picture, so that one method always has the same colours."""
     explanations = (explanation for found in findings for explanation in found.explanations)
-    return {method_text(explanation.method) for explanation in explanations if is_signed(explanation)}
+    return {config_text(explanation.method) for explanation in explanations if is_signed(explanation)}
 
 
 def _method(result: Explanation | Failure, sample: int, title: str, signed: set[str]) -> MethodView:
     if isinstance(result, Failure):
         return MethodView(title, settings(result.method), None, result.message)
     return MethodView(
-        title, settings(result.method), map_view(result, sample, title, signed=method_text(result.method) in signed), ""
+        title, settings(result.method), map_view(result, sample, title, signed=config_text(result.method) in signed), ""
     )
 
 
@@ -216,7 +217,7 @@ def _contrast(found: Findings, sample: int) -> ContrastView | None:
                 map=overlay(values, scale, f"Why {this} and not {that}"),
             )
         )
-    return ContrastView(this, method_title(contrasts.method), scale.says(), tuple(options))
+    return ContrastView(this, config_title(contrasts.method), scale.says(), tuple(options))
 
 
 def _inputs(found: Findings) -> Tensor:

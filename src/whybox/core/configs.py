@@ -1,0 +1,40 @@
+"""What to call methods, metrics and the like, given as their configurations: for people, and for the registry."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from whybox.core.errors import UnknownNameError
+from whybox.core.registry import method_class, metric_class
+
+
+def config_title(config: dict[str, Any]) -> str:
+    """A method's or a metric's class name; a wrapper says what it wraps."""
+    title = str(config["name"])  # a method of the user's own, or another library's
+    for find in (method_class, metric_class):
+        try:
+            title = find(config["name"]).__name__
+            break
+        except UnknownNameError:
+            continue
+    inner = config.get("of")
+    return f"{title} of {config_title(inner)}" if isinstance(inner, dict) and "name" in inner else title
+
+
+def config_text(config: Any) -> str:
+    """A configuration as `whybox.method` and `whybox.metric` read it: name(field=value, …)."""
+    if isinstance(config, dict) and "name" in config:
+        fields = ", ".join(f"{key}={config_text(value)}" for key, value in config.items() if key != "name")
+        return f"{config['name']}({fields})" if fields else str(config["name"])
+    if isinstance(config, (list, tuple)):
+        return f"({', '.join(map(config_text, config))}{',' if len(config) == 1 else ''})"
+    return repr(config)
+
+
+def config_titles(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Titles that tell them apart: with the whole configuration where two are the same, numbered if that is too."""
+    short = [config_title(config) for config in configs]
+    titles = [config_text(c) if short.count(title) > 1 else title for title, c in zip(short, configs, strict=True)]
+    return [
+        f"{title} ({titles[: place + 1].count(title)})" if titles.count(title) > 1 else title
+        for place, title in enumerate(titles)
+    ]
