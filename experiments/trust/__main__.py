@@ -49,7 +49,7 @@ def main() -> None:
 def _measured(name: str) -> dict[str, Any]:
     """One part's findings, and on what they were made."""
     print(f"{name} …", flush=True)
-    began = time.process_time()
+    code, began = _code(name), time.process_time()
     record = importlib.import_module(f"experiments.trust.{name}").measure().record()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
@@ -61,7 +61,7 @@ def _measured(name: str) -> dict[str, Any]:
     return {
         **record,
         "seconds": round(time.process_time() - began, 1),
-        "code": _code(name),
+        "code": code,
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "versions": versions(),

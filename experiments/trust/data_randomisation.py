@@ -5,9 +5,8 @@ from experiments.trust.nets import dense, trained
 from experiments.trust.outcome import Outcome
 from experiments.trust.pictures import digits
 from torch import Tensor, nn
-from whybox.evaluation.studies.data_randomisation import DataRandomisation
 
-from whybox import Gradient
+from whybox import DataRandomisation, Gradient
 
 TITLE = "Data randomisation"
 TEXT = """Two nets of the same kind, the one trained on the digits' labels, the other on the same labels shuffled, which

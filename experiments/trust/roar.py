@@ -13,9 +13,18 @@ from experiments.trust.methods import (
 from experiments.trust.nets import mlp, trained
 from experiments.trust.outcome import Outcome
 from torch import Tensor, nn
-from whybox.evaluation.studies.roar import ROAR
 
-from whybox import EdgeDetector, Gradient, InputMagnitude, RandomMap, SmoothGrad, SmoothGradSquared, VarGrad, datasets
+from whybox import (
+    ROAR,
+    EdgeDetector,
+    Gradient,
+    InputMagnitude,
+    RandomMap,
+    SmoothGrad,
+    SmoothGradSquared,
+    VarGrad,
+    datasets,
+)
 
 TITLE = "Remove and retrain"
 TEXT = """A net of two hidden layers of 64 on the digits of 8 × 8 pixels, trained again after the most relevant share of
