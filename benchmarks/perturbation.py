@@ -5,7 +5,7 @@ whybox chooses, hides, fills and sums up besides; its chunk size has been found 
 best number of images and `perturbations_per_eval` at once; where it explains one image at a time, image by image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +57,13 @@ class Size:
 
 
 # A forward pass of SqueezeNet takes forty times as long as one of ResNet-20: fewer of them.
-SIZES = {"SqueezeNet": Size(24, 46, 16, 4, (2, 4, 8)), "ResNet-20": Size(64, 4, 40, 4, (8, 16, 32, 64))}
+SIZES = {"ResNet-20": Size(64, 4, 40, 4, (8, 16, 32, 64)), "SqueezeNet": Size(24, 57, 12, 2, (4, 8))}
 
 
 def main() -> None:
-    """Measure both models; each is saved when it is done."""
+    """Measure both models; each method is saved when it is done."""
     one_thread()
-    subjects = [make() for make in SUBJECTS.values()]
+    subjects = [SUBJECTS[name]() for name in SIZES]
     settings = {
         "images": IMAGES,
         "sizes": {name: vars(size) for name, size in SIZES.items()},
@@ -76,8 +76,16 @@ def main() -> None:
     keep_freed_memory()
     results: dict[str, Any] = {}
     for subject in subjects:
-        results[subject.name] = {"raw_seconds_by_chunk_memory_given_back": given_back[subject.name], **measure(subject)}
-        save("perturbation", settings, results)
+        chunk, seconds = tuned(by_chunk(subject))
+        results[subject.name] = {
+            "raw_chunk": chunk,
+            "raw_seconds_by_chunk": seconds,
+            "raw_seconds_by_chunk_memory_given_back": given_back[subject.name],
+            "methods": {},
+        }
+        for name, found in measure(subject, chunk):
+            results[subject.name]["methods"][name] = found
+            save("perturbation", settings, results)
 
 
 def by_chunk(subject: Subject) -> dict[int, Work]:
@@ -86,7 +94,7 @@ def by_chunk(subject: Subject) -> dict[int, Work]:
     return {chunk: lambda chunk=chunk: raw.scores(subject.module, variants, TARGET, chunk) for chunk in CHUNKS}
 
 
-def measure(subject: Subject) -> dict[str, Any]:
+def measure(subject: Subject, chunk: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every method on one model."""
     size = SIZES[subject.name]
     samples, w, regions = size.samples, size.window, Superpixels(size.regions)
@@ -121,12 +129,9 @@ def measure(subject: Subject) -> dict[str, Any]:
     }
     x = subject.images(*range(IMAGES))
     labels = regions.labels(x)
-    chunk, seconds = tuned(by_chunk(subject))
-    found = {
-        name: contest(subject, x, chunk, ours, {each: grouped(peer, labels, each) for each in settings if peer})
-        for name, (ours, peer, settings) in methods.items()
-    }
-    return {"raw_chunk": chunk, "raw_seconds_by_chunk": seconds, "methods": found}
+    for name, (ours, peer, settings) in methods.items():
+        peers = {each: grouped(peer, labels, each) for each in settings if peer}
+        yield name, contest(subject, x, chunk, ours, peers)
 
 
 def grouped(peer: Peer, labels: Tensor, setting: Setting) -> Callable[[nn.Module, Tensor], Any]:
