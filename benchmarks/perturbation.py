@@ -5,15 +5,17 @@ whybox chooses, hides, fills and sums up besides; its chunk size has been found 
 best number of images and `perturbations_per_eval` at once; where it explains one image at a time, image by image.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from captum import attr
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks import raw
-from benchmarks.measure import evaluations, interleaved, one_thread, ratio, save, tuned
+from benchmarks.measure import commit, evaluations, interleaved, one_thread, ratio, save, saved, tuned
 from benchmarks.subjects import SUBJECTS, Subject
 from whybox import (
     LIME,
@@ -42,6 +44,7 @@ class Size:
     """How much is asked of a model.
 
     Attributes:
+        pixels: the edge of an image; one that is larger is scaled down.
         samples: variants of an image; KernelSHAP takes twice, ShapleySampling thrice as many.
         window: the edge of a window, without overlap.
         regions: superpixels of an image.
@@ -49,6 +52,7 @@ class Size:
         at_once: how many variants Captum is tried with at once.
     """
 
+    pixels: int
     samples: int
     window: int
     regions: int
@@ -56,14 +60,14 @@ class Size:
     at_once: tuple[int, ...]
 
 
-# A forward pass of SqueezeNet takes forty times as long as one of ResNet-20: fewer of them.
-SIZES = {"ResNet-20": Size(64, 4, 40, 4, (8, 16, 32, 64)), "SqueezeNet": Size(24, 57, 12, 2, (4, 8))}
+# At 227 pixels a forward pass of SqueezeNet takes forty times as long as one of ResNet-20: fewer and smaller ones.
+SIZES = {"ResNet-20": Size(32, 64, 4, 40, 4, (8, 16, 32, 64)), "SqueezeNet": Size(128, 24, 32, 12, 2, (4, 8, 16))}
 
 
 def main() -> None:
-    """Measure both models; each method is saved when it is done."""
+    """Measure both models, or those named on the command line; each method is saved when it is done."""
     one_thread()
-    subjects = [SUBJECTS[name]() for name in SIZES]
+    subjects = [SUBJECTS[name]() for name in sys.argv[1:] or SIZES]
     settings = {
         "images": IMAGES,
         "sizes": {name: vars(size) for name, size in SIZES.items()},
@@ -74,10 +78,11 @@ def main() -> None:
     given_back = {subject.name: tuned(by_chunk(subject), repeats=1)[1] for subject in subjects}
     # As whybox does at its first call; from here on raw and Captum have it as well.
     keep_freed_memory()
-    results: dict[str, Any] = {}
+    results = saved("perturbation")
     for subject in subjects:
         chunk, seconds = tuned(by_chunk(subject))
         results[subject.name] = {
+            "commit": commit(),
             "raw_chunk": chunk,
             "raw_seconds_by_chunk": seconds,
             "raw_seconds_by_chunk_memory_given_back": given_back[subject.name],
@@ -88,9 +93,15 @@ def main() -> None:
             save("perturbation", settings, results)
 
 
+def images(subject: Subject) -> Tensor:
+    """The images to explain."""
+    x, pixels = subject.images(*range(IMAGES)), SIZES[subject.name].pixels
+    return x if x.shape[-1] == pixels else functional.interpolate(x, size=(pixels, pixels), mode="area")
+
+
 def by_chunk(subject: Subject) -> dict[int, Work]:
     """The raw loop at each chunk size."""
-    variants = subject.images(*range(IMAGES)).repeat_interleave(SIZES[subject.name].samples, 0)
+    variants = images(subject).repeat_interleave(SIZES[subject.name].samples, 0)
     return {chunk: lambda chunk=chunk: raw.scores(subject.module, variants, TARGET, chunk) for chunk in CHUNKS}
 
 
@@ -127,7 +138,7 @@ def measure(subject: Subject, chunk: int) -> Iterator[tuple[str, dict[str, Any]]
         ),
         "PredictionDifference": (PredictionDifference(window=w, stride=w, samples=2), None, []),
     }
-    x = subject.images(*range(IMAGES))
+    x = images(subject)
     labels = regions.labels(x)
     for name, (ours, peer, settings) in methods.items():
         peers = {each: grouped(peer, labels, each) for each in settings if peer}
