@@ -28,7 +28,8 @@ def perturbation(results: dict[str, Any], settings: dict[str, Any]) -> str:
         for label, key in (("kept", "raw_seconds_by_chunk"), ("given back", "raw_seconds_by_chunk_memory_given_back")):
             by_chunk.append((f"{name}, {label}", *(f"{value / best:.2f}" for value in found[key].values())))
     sizes = "; ".join(
-        f"{name} at {size['pixels']} × {size['pixels']}: {size['samples']} samples, windows of {size['window']}, {size['regions']} superpixels"
+        f"{name} at {size['pixels']} × {size['pixels']}: {size['samples']} samples, windows of {size['window']}, "
+        f"{size['regions']} superpixels"
         for name, size in settings["sizes"].items()
     )
     chunks = ", ".join(f"{found['raw_chunk']} for {name}" for name, found in results.items())
