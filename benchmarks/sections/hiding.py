@@ -35,7 +35,9 @@ def perturbation(results: dict[str, Any], settings: dict[str, Any]) -> str:
     chunks = ", ".join(f"{found['raw_chunk']} for {name}" for name, found in results.items())
     return f"""## Hiding parts of the input, over the forwards it needs
 
-{settings["images"]} images at once ({sizes}). Raw is a loop in plain PyTorch over as many ready-made variants at its
+{settings["images"]} images at once. {sizes}.
+
+Raw is a loop in plain PyTorch over as many ready-made variants at its
 best chunk size ({chunks}): nothing can be faster. whybox's seconds over raw's; goal: at most {goal:.2f}.
 
 {rows(("", "evaluations", "over raw (processor)", "(wall)", "chunk", "met"), body)}
