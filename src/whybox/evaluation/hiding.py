@@ -118,10 +118,14 @@ class RandomSubsets:
         salt = round(self.share * 2**30)  # so that sets of one size have nothing to do with those of another
 
         def hidden(sample: Tensor, number: Tensor) -> Tensor:
-            lot = uniform(keys[sample], number, partition.size, salt).where(partition.present[sample], torch.inf)
-            chosen = lot <= lot.sort(1).values.gather(1, sizes[sample, None] - 1)
-            packed[sample.numpy(), number.numpy()] = numpy.packbits(chosen.numpy(), axis=1)
-            return chosen
+            lots = (
+                uniform(keys[sample], number, partition.size, salt).where(partition.present[sample], torch.inf).numpy()
+            )
+            last = sizes[sample, None].numpy() - 1
+            in_place = numpy.partition(lots, numpy.unique(last), axis=1)  # far faster than sorting
+            chosen = lots <= numpy.take_along_axis(in_place, last, axis=1)
+            packed[sample.numpy(), number.numpy()] = numpy.packbits(chosen, axis=1)
+            return torch.as_tensor(chosen)
 
         make = hide(samples, self.infill, partition, hidden)
         return Subsets(sizes, packed, samples.ask(self.draws, make))
