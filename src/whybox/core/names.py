@@ -45,6 +45,15 @@ METRICS = {
     "pixel_flipping": "whybox.evaluation.pixel_flipping:PixelFlipping",
     "road": "whybox.evaluation.road:ROAD",
     "irof": "whybox.evaluation.irof:IROF",
+    "faithfulness_correlation": "whybox.evaluation.random_subsets:FaithfulnessCorrelation",
+    "faithfulness_estimate": "whybox.evaluation.one_by_one:FaithfulnessEstimate",
+    "infidelity": "whybox.evaluation.infidelity:Infidelity",
+    "sensitivity_n": "whybox.evaluation.random_subsets:SensitivityN",
+    "monotonicity_correlation": "whybox.evaluation.one_by_one:MonotonicityCorrelation",
+    "mu_fidelity": "whybox.evaluation.random_subsets:MuFidelity",
+    "average_drop": "whybox.evaluation.average_drop:AverageDrop",
+    "average_increase": "whybox.evaluation.average_drop:AverageIncrease",
+    "average_gain": "whybox.evaluation.average_drop:AverageGain",
     "token_deletion": "whybox.evaluation.token_deletion:TokenDeletion",
 }
 
@@ -62,7 +71,7 @@ _INFILLS = (
     "UniformNoise",
     "GaussianNoise",
 )
-_REGIONS = ("Pixels", "Patches", "Superpixels", "Along")
+_REGIONS = ("Pixels", "Patches", "Grid", "Superpixels", "Along")
 VALUES = {name: f"whybox.core.reference:{name}" for name in _INFILLS}
 VALUES |= {name: f"whybox.core.regions:{name}" for name in _REGIONS}
 VALUES |= {name: f"whybox.attribution.backprop.composites:{name}" for name in ("Composite", "Match")}

@@ -6,13 +6,14 @@ before. So six robustness metrics share their perturbed explanations, and Deleti
 without knowing of each other: they only ask for equal values.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from whybox.attribution.perturbation import engine
 from whybox.core.block import Block
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Method
@@ -24,6 +25,8 @@ from whybox.core.tree import Inputs, as_tuple, each
 
 Found = TypeVar("Found", covariant=True)
 Subject = TypeVar("Subject", contravariant=True)
+# Makes variants number[j] of sample[j], both (k,).
+Make = Callable[[Tensor, Tensor], Inputs]
 
 
 class Measurement(Protocol[Subject, Found]):
@@ -78,6 +81,18 @@ class Samples:
     def originals(self) -> Answers:
         """What the model says of the inputs themselves, (n,). Cost: n forwards, once."""
         return self.once(_Originals())
+
+    def ask(self, variants: int | Tensor, make: Make) -> Answers:
+        """The answers for variants 0 … of every sample, so many or (n,) of each its own number: each (n, most).
+
+        NaN beyond a sample's own number. Cost: as many forwards.
+        """
+        task, counts = self.task, torch.as_tensor(variants).expand(self.task.size)
+        table = torch.full((task.size, int(counts.max()), len(Answers._fields)), torch.nan, dtype=torch.float64)
+        chunks = engine.ask(task, counts, lambda *which: (make(*which), None), lambda x, s: answers(task, x, s))
+        for chunk in chunks:
+            table[chunk.sample, chunk.number] = chunk.score
+        return Answers(*table.unbind(2))
 
     def filled(self, infill: Infill) -> Inputs | None:
         """Every sample replaced whole, by one draw of the infill; None where that depends on what is hidden."""
