@@ -42,6 +42,16 @@ METRICS = {
     "region_perturbation": "whybox.evaluation.region_perturbation:RegionPerturbation",
     "deletion": "whybox.evaluation.deletion:Deletion",
     "insertion": "whybox.evaluation.deletion:Insertion",
+    "pointing_game": "whybox.evaluation.localisation:PointingGame",
+    "relevance_mass": "whybox.evaluation.localisation:RelevanceMass",
+    "relevance_rank": "whybox.evaluation.localisation:RelevanceRank",
+    "energy_in_box": "whybox.evaluation.localisation:EnergyInBox",
+    "iou": "whybox.evaluation.localisation:IoU",
+    "auc": "whybox.evaluation.localisation:AUC",
+    "mosaic": "whybox.evaluation.mosaic:Mosaic",
+    "sparseness": "whybox.evaluation.complexity:Sparseness",
+    "complexity": "whybox.evaluation.complexity:Complexity",
+    "effective_complexity": "whybox.evaluation.complexity:EffectiveComplexity",
 }
 
 # Values that stand in the fields of methods and metrics.
