@@ -202,7 +202,7 @@ class IoU(_Localisation):
         size = marked.flatten(1).sum(1, keepdim=True).numpy()
         both = numpy.arange(high + 1)
         likely = hypergeom.pmf(both, places, size, high)
-        return torch.as_tensor((likely * both / (size + high - both)).sum(1))
+        return torch.as_tensor((likely * both / numpy.maximum(size + high - both, 1)).sum(1))
 
 
 @dataclass(frozen=True)

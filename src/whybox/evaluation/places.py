@@ -56,5 +56,5 @@ def among_highest(values: Float[Tensor, "n p"], count: Tensor) -> Float[Tensor, 
     """
     last = values.sort(1, descending=True).values.gather(1, (count - 1).clamp_min(0)[:, None])
     above, tied = values > last, values == last
-    left = (count - above.sum(1)) / tied.sum(1).clamp_min(1)
+    left = (count - above.sum(1)).double() / tied.sum(1).clamp_min(1)
     return above + tied * left[:, None]
