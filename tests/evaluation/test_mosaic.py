@@ -3,12 +3,15 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from planted import SIZE, Known, colours
+from PIL import Image
 from torch import Tensor, nn
 
+import whybox
 from whybox import (
     LRP,
     CentreBlob,
@@ -20,6 +23,7 @@ from whybox import (
     Mosaic,
     RandomMap,
     Taxonomy,
+    models,
 )
 from whybox.core.errors import InputError
 from whybox.core.start import started
@@ -28,6 +32,7 @@ from whybox.evaluation.case import Samples
 from whybox.evaluation.metric import case as as_case
 
 PICTURE = 10
+RESNET = Path(__file__).parents[1] / "models/resnet20_cifar10.py"
 
 
 def sees_colours() -> nn.Sequential:
@@ -230,6 +235,27 @@ def test_the_chunk_size_plays_no_part(chunk):
     parts = scored(LRP(), Model(sees_colours(), chunk=chunk))
     assert torch.allclose(whole.values, parts.values, atol=1e-12)
     assert torch.equal(whole.details["pictures"], parts.details["pictures"])
+
+
+def test_the_expected_order_on_real_weights(data_dir, cifar10):
+    """On a ResNet: local methods that tell classes apart, then gradients, then what does not look at the model."""
+    weights = data_dir / "models/resnet20_cifar10.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"real data: {weights} is absent")
+    model = models.load(f"{RESNET}:resnet20", weights=weights)
+    paths = sorted((cifar10 / "cifar10/test").glob("*/*"))[::100]
+    x = torch.stack([model.preprocess(Image.open(path).convert("RGB")) for path in paths])
+    blank = torch.zeros(len(x), 1, 32, 32)
+    with started(model, x, None) as task:
+        samples = Samples(task)
+        found = {
+            method: Mosaic().score(as_case(samples, blank, whybox.method(method))).values.nanmean()
+            for method in ("lrp", "grad_cam", "gradient", "random_map", "centre_blob", "edge_detector")
+        }
+    assert min(found["lrp"], found["grad_cam"]) > 1.5 * found["gradient"]
+    assert found["gradient"] > found["random_map"]
+    for control in ("random_map", "centre_blob", "edge_detector"):
+        assert abs(found[control] - 0.25) < 0.05
 
 
 def test_what_is_no_picture_is_refused():
