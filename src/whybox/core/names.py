@@ -55,6 +55,16 @@ METRICS = {
     "average_increase": "whybox.evaluation.average_drop:AverageIncrease",
     "average_gain": "whybox.evaluation.average_drop:AverageGain",
     "token_deletion": "whybox.evaluation.token_deletion:TokenDeletion",
+    "pointing_game": "whybox.evaluation.localisation:PointingGame",
+    "relevance_mass": "whybox.evaluation.localisation:RelevanceMass",
+    "relevance_rank": "whybox.evaluation.localisation:RelevanceRank",
+    "energy_in_box": "whybox.evaluation.localisation:EnergyInBox",
+    "iou": "whybox.evaluation.localisation:IoU",
+    "auc": "whybox.evaluation.localisation:AUC",
+    "mosaic": "whybox.evaluation.mosaic:Mosaic",
+    "sparseness": "whybox.evaluation.complexity:Sparseness",
+    "complexity": "whybox.evaluation.complexity:Complexity",
+    "effective_complexity": "whybox.evaluation.complexity:EffectiveComplexity",
 }
 
 # Values that stand in the fields of methods and metrics.

@@ -107,7 +107,7 @@ class Case:
         samples: the batch.
         relevance: the explanation: the inputs' rank, size 1 on axes not told apart.
         method: what explained, for metrics that must explain again; or None.
-        truth: where the evidence lies, for metrics of localisation: see `Localisation`; or None.
+        truth: where the evidence lies, for metrics of localisation: see `evaluation.truth`; or None.
         known: what was measured of this explanation so far, by measurement.
     """
 
@@ -129,12 +129,15 @@ class Case:
 
     def explain(self, inputs: Inputs, block: Block) -> Inputs:
         """The relevance of variants of the samples, explained by the same method for the same target."""
+        return self.explained(self.task.on(inputs, block))
+
+    def explained(self, task: Task) -> Inputs:
+        """The relevance that the same method finds for another task."""
         if self.method is None:
             raise InputError("this metric explains again: give method=, the method that the relevance comes from")
-        task = self.task.on(inputs, block)
         answer = self.method.attribute(task)
         relevance = answer.relevance if isinstance(answer, Attribution) else answer
-        check_relevance(relevance, inputs, type(self.method).__name__)
+        check_relevance(relevance, task.inputs, type(self.method).__name__)
         return each(Tensor.detach, relevance)
 
     def constant(self) -> Tensor:

@@ -5,6 +5,9 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from whybox.core.errors import InputError
+from whybox.evaluation.places import among_highest
+
 # Numbers that differ by less than this share of the largest differ by rounding.
 ROUNDING = 1e-12
 
@@ -53,6 +56,25 @@ def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ...
     maps = torch.broadcast_tensors(over_positions(first), over_positions(second))
     x, y = (part.detach().cpu().double().reshape(len(part), -1) for part in maps)
     return torch.where(constant(x) != constant(y), 0.0, spearman(x, y))
+
+
+def top_overlap(
+    first: Float[Tensor, "n ..."], second: Float[Tensor, "n ..."], share: float = 0.1
+) -> Float[Tensor, " n"]:
+    """|A ∩ B| / k, A and B the k highest places of two maps of the same places; one value per sample, float64.
+
+    k is that share of the places, at least one. Of places that tie for the last rank each counts in part, as if the
+    tie were broken at random in each map by itself. Maps that have nothing to do with each other, and those of which
+    one is constant, overlap by k of all places. Channels are summed first, as in `rank_correlation`.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"the share of the places that count is above 0 and at most 1, not {share}")
+    a, b = (
+        x.detach().cpu().double().reshape(len(x), -1)
+        for x in torch.broadcast_tensors(over_positions(first), over_positions(second))
+    )
+    count = torch.full((len(a),), max(round(share * a.shape[1]), 1))
+    return (among_highest(a, count) * among_highest(b, count)).sum(1) / count
 
 
 def over_positions(relevance: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
