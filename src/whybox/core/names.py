@@ -42,6 +42,16 @@ METRICS = {
     "region_perturbation": "whybox.evaluation.region_perturbation:RegionPerturbation",
     "deletion": "whybox.evaluation.deletion:Deletion",
     "insertion": "whybox.evaluation.deletion:Insertion",
+    "max_sensitivity": "whybox.evaluation.sensitivity:MaxSensitivity",
+    "average_sensitivity": "whybox.evaluation.sensitivity:AverageSensitivity",
+    "local_lipschitz": "whybox.evaluation.sensitivity:LocalLipschitz",
+    "relative_input_stability": "whybox.evaluation.relative_stability:RelativeInputStability",
+    "relative_output_stability": "whybox.evaluation.relative_stability:RelativeOutputStability",
+    "relative_representation_stability": "whybox.evaluation.relative_stability:RelativeRepresentationStability",
+    "continuity": "whybox.evaluation.continuity:Continuity",
+    "completeness": "whybox.evaluation.completeness:Completeness",
+    "non_sensitivity": "whybox.evaluation.non_sensitivity:NonSensitivity",
+    "input_invariance": "whybox.evaluation.input_invariance:InputInvariance",
 }
 
 # Values that stand in the fields of methods and metrics.
