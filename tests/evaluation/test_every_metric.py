@@ -19,7 +19,9 @@ from whybox.core.errors import InputError
 # Where the default is made for larger pictures than the planted ones.
 SETTINGS = {"region_perturbation": "region_perturbation(size=2, steps=36)"}
 # Metrics that a right map need not win, and why.
-NO_CONTEST = {"input_invariance": "a map that does not look at the input does not depend on its zero, the exact one here does"}
+NO_CONTEST = {
+    "input_invariance": "a map that does not look at the input does not depend on its zero, the exact one here does"
+}
 
 METRICS = {name: whybox.metric(SETTINGS.get(name, name)) for name in whybox.metrics()}
 every_metric = pytest.mark.parametrize("name", METRICS)
