@@ -31,7 +31,7 @@ class InputInvariance(Metric):
     Source: Kindermans, Hooker, Adebayo, Alber, Schütt, Dähne, Erhan & Kim 2017, arXiv 1711.00867.
 
     Args:
-        shift: c, as a share of the width of each value's domain.
+        shift: c, as a share of the width of the input's domain (of its widest channel).
         tolerance: the largest change that passes.
     """
 
@@ -53,8 +53,9 @@ class InputInvariance(Metric):
         parts = as_tuple(task.inputs)
         if not all(x.is_floating_point() for x in parts):
             raise InputError("an input of integers has no scale that could be shifted; give the model's embeddings")
-        bounds = [domain.bounds(x) for x, domain in zip(parts, task.domains(), strict=True)]
-        by = tuple(self.shift * (high - low) for low, high in bounds)
+        by = [self.shift * _width(domain) for domain in task.domains()]
+        if not all(by):
+            raise InputError("all values of the batch are equal, so that its domain has no width; give Model(domain=…)")
         inputs = like(task.inputs, tuple(x + c for x, c in zip(parts, by, strict=True)))
         with _shifted(task.model, by, self.shift) as model:
             again = case.explain_in(replace(task, model=model, inputs=inputs))
@@ -70,7 +71,7 @@ class InputInvariance(Metric):
 
 
 @contextmanager
-def _shifted(model: Model, by: tuple[Tensor, ...], share: float) -> Iterator[Model]:
+def _shifted(model: Model, by: list[float], share: float) -> Iterator[Model]:
     """While the context lasts: the same model, for inputs from which it subtracts a constant (in this thread)."""
     owner = threading.get_ident()
 
@@ -82,7 +83,7 @@ def _shifted(model: Model, by: tuple[Tensor, ...], share: float) -> Iterator[Mod
         yield Model(
             model.module,
             name=f"{model.name}, its input shifted",
-            domain=model.domain and _moved(model.domain, share),
+            domain=model.domain and _moved(model.domain, share * _width(model.domain)),
             labels=model.labels,
             chunk=model.chunk,
         )
@@ -90,7 +91,11 @@ def _shifted(model: Model, by: tuple[Tensor, ...], share: float) -> Iterator[Mod
         handle.remove()
 
 
-def _moved(domain: Domain, share: float) -> Domain:
-    by = [share * (high - low) for low, high in zip(domain.low, domain.high, strict=True)]
-    low, high = ([bound + c for bound, c in zip(bounds, by, strict=True)] for bounds in (domain.low, domain.high))
-    return Domain(tuple(low), tuple(high), domain.source)
+def _width(domain: Domain) -> float:
+    """That of the widest channel: one constant for all, which leaves each sample's range of values as it is."""
+    return max(high - low for low, high in zip(domain.low, domain.high, strict=True))
+
+
+def _moved(domain: Domain, by: float) -> Domain:
+    low, high = (tuple(bound + by for bound in bounds) for bounds in (domain.low, domain.high))
+    return Domain(low, high, domain.source)
