@@ -106,7 +106,8 @@ def test_the_same_neighbours_give_the_same_scores(quantus, metric, name, fields)
 def test_continuity(quantus):
     """Theirs moves by −W + k · ⌊(2W + 1) / steps⌋, k from 1, with each picture's least value moving in.
 
-    It passes over 0 on its way, and fails where a picture is moved out of sight, as six steps would here: a map of zeros is refused.
+    It passes over 0 on its way, and fails where a picture is moved out of sight, as six steps would here: its map is
+    zero, which Quantus refuses.
     """
     f, x = net(), pictures()
     x = x - x.amin((1, 2, 3), keepdim=True)
