@@ -250,6 +250,18 @@ def test_the_shift_is_that_of_the_first_bias(method):
     assert torch.allclose(found, by_paper, rtol=1e-3, atol=1e-9)
 
 
+def test_a_composite_that_hands_through_a_rescaling_takes_the_shift_for_one():
+    """The limit that the docstring states: in the first bias the same shift would show."""
+    f, x, method = net(padding=0), pictures(), LRP("epsilon_plus")
+    other = copy.deepcopy(f)
+    with torch.no_grad():
+        other[0].bias += f[0].weight.sum((1, 2, 3))
+    relevance = method(f, x, 1)
+    in_the_bias = (method(other, x - 1, 1) - relevance).flatten(1).norm(dim=1) / relevance.flatten(1).norm(dim=1)
+    assert (in_the_bias > 0.1).all()
+    assert (InputInvariance()(Model(f, domain=Domain((0.0,), (1.0,))), x, 1, relevance, method=method) < 1e-9).all()
+
+
 def test_input_x_gradient_changes_by_the_shift_times_the_gradient():
     f, x = Model(net(), domain=Domain((0.0,), (1.0,))), pictures()
     gradient = Gradient()(f, x, 1)

@@ -17,7 +17,7 @@ class OverNeighbours(Metric):
     """What metrics have in common that look at the explanations of neighbours of the input."""
 
     draws: int = 20
-    radius: float = 0.1
+    radius: float = 0.02
     norm: Norm = "l2"
 
     family = "robustness"
