@@ -45,6 +45,7 @@ METRICS = {
     "pixel_flipping": "whybox.evaluation.pixel_flipping:PixelFlipping",
     "road": "whybox.evaluation.road:ROAD",
     "irof": "whybox.evaluation.irof:IROF",
+    "token_deletion": "whybox.evaluation.token_deletion:TokenDeletion",
     "faithfulness_correlation": "whybox.evaluation.random_subsets:FaithfulnessCorrelation",
     "faithfulness_estimate": "whybox.evaluation.one_by_one:FaithfulnessEstimate",
     "infidelity": "whybox.evaluation.infidelity:Infidelity",
@@ -54,7 +55,13 @@ METRICS = {
     "average_drop": "whybox.evaluation.average_drop:AverageDrop",
     "average_increase": "whybox.evaluation.average_drop:AverageIncrease",
     "average_gain": "whybox.evaluation.average_drop:AverageGain",
-    "token_deletion": "whybox.evaluation.token_deletion:TokenDeletion",
+    "max_sensitivity": "whybox.evaluation.sensitivity:MaxSensitivity",
+    "average_sensitivity": "whybox.evaluation.sensitivity:AverageSensitivity",
+    "local_lipschitz": "whybox.evaluation.sensitivity:LocalLipschitz",
+    "relative_input_stability": "whybox.evaluation.relative_stability:RelativeInputStability",
+    "relative_output_stability": "whybox.evaluation.relative_stability:RelativeOutputStability",
+    "relative_representation_stability": "whybox.evaluation.relative_stability:RelativeRepresentationStability",
+    "continuity": "whybox.evaluation.continuity:Continuity",
     "pointing_game": "whybox.evaluation.localisation:PointingGame",
     "relevance_mass": "whybox.evaluation.localisation:RelevanceMass",
     "relevance_rank": "whybox.evaluation.localisation:RelevanceRank",
@@ -65,6 +72,9 @@ METRICS = {
     "sparseness": "whybox.evaluation.complexity:Sparseness",
     "complexity": "whybox.evaluation.complexity:Complexity",
     "effective_complexity": "whybox.evaluation.complexity:EffectiveComplexity",
+    "completeness": "whybox.evaluation.completeness:Completeness",
+    "non_sensitivity": "whybox.evaluation.non_sensitivity:NonSensitivity",
+    "input_invariance": "whybox.evaluation.input_invariance:InputInvariance",
 }
 
 # Values that stand in the fields of methods and metrics.

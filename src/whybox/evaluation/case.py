@@ -129,10 +129,10 @@ class Case:
 
     def explain(self, inputs: Inputs, block: Block) -> Inputs:
         """The relevance of variants of the samples, explained by the same method for the same target."""
-        return self.explained(self.task.on(inputs, block))
+        return self.explain_in(self.task.on(inputs, block))
 
-    def explained(self, task: Task) -> Inputs:
-        """The relevance that the same method finds for another task."""
+    def explain_in(self, task: Task) -> Inputs:
+        """The relevance of a task's inputs, explained by the same method."""
         if self.method is None:
             raise InputError("this metric explains again: give method=, the method that the relevance comes from")
         answer = self.method.attribute(task)

@@ -85,7 +85,7 @@ class Mosaic(Metric):
         mosaics = laid.make(case.task, block)
         # A mosaic is an input of its own, no variant of the sample: not even of its size.
         task = replace(case.task.on(mosaics, block), root=None, origin=None)
-        values = by_place(as_tuple(case.explained(task))[0], mosaics).clamp_min(0)
+        values = by_place(as_tuple(case.explain_in(task))[0], mosaics).clamp_min(0)
         share = share_inside(values, _tiles(*values.shape[1:])[laid.place[block.sample, block.draw]])
         return torch.where(share.isfinite(), share, torch.nan)
 
