@@ -17,9 +17,16 @@ from whybox.core.card import card
 from whybox.core.errors import InputError
 
 # Where the default is made for larger pictures than the planted ones.
-SETTINGS = {"region_perturbation": "region_perturbation(size=2, steps=36)"}
+SETTINGS = {
+    "region_perturbation": "region_perturbation(size=2, steps=36)",
+    "smooth_mprt": "smooth_mprt(samples=4)",
+    "efficient_mprt": "efficient_mprt(weights='initial')",  # the planted weights are sparse, and so are shuffled ones
+}
 # Metrics that a right map need not win, and why.
-NO_CONTEST: dict[str, str] = {}
+NO_CONTEST = {
+    "mprt": "a random map drawn anew differs from the one before, as the map of random weights should",
+    "random_logit": "the perfect map is told which class to explain, and stays the same",
+}
 
 METRICS = {name: whybox.metric(SETTINGS.get(name, name)) for name in whybox.metrics()}
 every_metric = pytest.mark.parametrize("name", METRICS)

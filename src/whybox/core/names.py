@@ -42,6 +42,10 @@ METRICS = {
     "region_perturbation": "whybox.evaluation.region_perturbation:RegionPerturbation",
     "deletion": "whybox.evaluation.deletion:Deletion",
     "insertion": "whybox.evaluation.deletion:Insertion",
+    "mprt": "whybox.evaluation.mprt:MPRT",
+    "smooth_mprt": "whybox.evaluation.mprt:SmoothMPRT",
+    "efficient_mprt": "whybox.evaluation.mprt:EfficientMPRT",
+    "random_logit": "whybox.evaluation.random_logit:RandomLogit",
 }
 
 # Values that stand in the fields of methods and metrics.

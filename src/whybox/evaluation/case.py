@@ -114,12 +114,15 @@ class Case:
 
     def explain(self, inputs: Inputs, block: Block) -> Inputs:
         """The relevance of variants of the samples, explained by the same method for the same target."""
+        return self.explain_as(self.task.on(inputs, block))
+
+    def explain_as(self, task: Task) -> Inputs:
+        """The relevance that the same method finds for a task that is another in its inputs, target or model."""
         if self.method is None:
             raise InputError("this metric explains again: give method=, the method that the relevance comes from")
-        task = self.task.on(inputs, block)
         answer = self.method.attribute(task)
         relevance = answer.relevance if isinstance(answer, Attribution) else answer
-        check_relevance(relevance, inputs, type(self.method).__name__)
+        check_relevance(relevance, task.inputs, type(self.method).__name__)
         return each(Tensor.detach, relevance)
 
     def constant(self) -> Tensor:

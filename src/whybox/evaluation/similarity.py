@@ -1,9 +1,16 @@
 """How alike two maps are."""
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
+
+from whybox.core.errors import InputError
+from whybox.core.tree import Inputs, as_tuple
+
+Similarity = Literal["spearman", "pearson"]
 
 
 def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
@@ -14,12 +21,52 @@ def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ...
     such nothing can be said (NaN).
     """
     a, b = torch.broadcast_tensors(over_positions(first), over_positions(second))
-    ranks = [torch.as_tensor(rankdata(x.detach().cpu().double().reshape(len(x), -1).numpy(), axis=1)) for x in (a, b)]
-    x, y = (rank - rank.mean(1, keepdim=True) for rank in ranks)
-    correlation = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
-    return torch.where((x == 0).all(1) != (y == 0).all(1), 0.0, correlation)
+    x, y = (as_rows(part) for part in (a, b))
+    alone = (x == x[:, :1]).all(1) != (y == y[:, :1]).all(1)
+    return torch.where(alone, 0.0, correlation(x, y))
+
+
+def correlation(
+    first: Float[Tensor, "n places"],
+    second: Float[Tensor, "n places"],
+    kind: Similarity = "spearman",
+    where: Bool[Tensor, "n places"] | None = None,
+) -> Float[Tensor, " n"]:
+    """The correlation of two rows of values, of their ranks or of themselves, over the places asked for.
+
+    ρ = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²); of ranks, ties share their mean rank. NaN where either row is
+    the same everywhere, or not finite.
+    """
+    if kind not in ("spearman", "pearson"):
+        raise InputError(f"the similarity of two maps is 'spearman' or 'pearson', not {kind!r}")
+    counted = torch.ones_like(first, dtype=torch.bool) if where is None else where
+    centred = []
+    for values in (first, second):
+        if kind == "spearman":  # what is not counted comes last, and so changes no other rank
+            values = torch.as_tensor(rankdata(values.where(counted, torch.inf).numpy(), axis=1))
+        low, high = values.where(counted, torch.inf).amin(1), values.where(counted, -torch.inf).amax(1)
+        mean = values.where(counted, 0.0).sum(1) / counted.sum(1)
+        # Rounding in the mean must not give a constant row an order.
+        centred.append(torch.where((low < high)[:, None], (values - mean[:, None]).where(counted, 0.0), torch.nan))
+    x, y = (part / part.abs().amax(1, keepdim=True) for part in centred)
+    return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+
+
+def by_place(relevance: Inputs, inputs: Inputs) -> Float[Tensor, "n places"]:
+    """One value per position of all the inputs, float64 on the CPU: the channels summed, the parts side by side."""
+
+    def row(part: Tensor, x: Tensor) -> Tensor:
+        shape = (len(x), 1, *x.shape[2:]) if x.ndim > 2 else x.shape
+        return as_rows(over_positions(part).expand(shape))
+
+    return torch.cat([row(r, x) for r, x in zip(as_tuple(relevance), as_tuple(inputs), strict=True)], 1)
 
 
 def over_positions(relevance: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """One value per position: the sum over the channels (axis 1) where there are positions (axes 2 and on)."""
     return relevance.sum(1, keepdim=True) if relevance.ndim > 2 else relevance
+
+
+def as_rows(values: Float[Tensor, "n ..."]) -> Float[Tensor, "n values"]:
+    """The values of each sample in a row, float64 on the CPU."""
+    return values.detach().cpu().double().reshape(len(values), -1)
