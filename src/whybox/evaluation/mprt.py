@@ -42,8 +42,6 @@ class _ByLayers(Metric):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"the model is randomised in at least one step, not {self.steps}")
-        if self.order not in ("top_down", "bottom_up", "independent"):
-            raise InputError(f"the order is 'top_down', 'bottom_up' or 'independent', not {self.order!r}")
 
     def _scores(self, case: Case) -> Scores:
         layers = case.samples.once(_Layers(self.weights))
@@ -63,7 +61,7 @@ class _ByLayers(Metric):
 
     def _groups(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
         """The layers in the order in which they are randomised, those of one step together."""
-        ordered = layers[::-1] if self.order == "top_down" else layers
+        ordered = {"top_down": layers[::-1], "bottom_up": layers, "independent": layers}[self.order]
         steps = min(self.steps, len(layers))
         ends = [round(len(layers) * k / steps) for k in range(steps + 1)]
         return [ordered[a:b] for a, b in pairwise(ends)]

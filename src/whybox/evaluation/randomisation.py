@@ -36,8 +36,6 @@ def randomised(
     Raises: ModelError where the module cannot be copied.
     Source: the parameter randomisation test of Adebayo et al. 2018, arXiv 1810.03292.
     """
-    if weights not in ("shuffled", "initial"):
-        raise InputError(f"random weights are 'shuffled' or 'initial' ones, not {weights!r}")
     try:
         module = copy.deepcopy(model.module)
     except Exception as error:  # a module may refuse in its own way

@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from whybox.core.errors import InputError
 from whybox.core.tree import Inputs, as_tuple
 
 Similarity = Literal["spearman", "pearson"]
@@ -37,8 +36,6 @@ def correlation(
     ρ = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²); of ranks, ties share their mean rank. NaN where either row is
     the same everywhere, or not finite.
     """
-    if kind not in ("spearman", "pearson"):
-        raise InputError(f"the similarity of two maps is 'spearman' or 'pearson', not {kind!r}")
     counted = torch.ones_like(first, dtype=torch.bool) if where is None else where
     centred = []
     for values in (first, second):
