@@ -14,7 +14,9 @@ quantus = pytest.importorskip("quantus", reason="quantus: pip install 'whybox[be
 
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    ).eval()
 
 
 def gradients(model, inputs, targets, **_):
