@@ -48,6 +48,14 @@ METRICS = {
     "random_logit": "whybox.evaluation.random_logit:RandomLogit",
 }
 
+# Questions about methods that need training data, a training, or a second model.
+STUDIES = {
+    "data_randomisation": "whybox.evaluation.studies.data_randomisation:DataRandomisation",
+    "roar": "whybox.evaluation.studies.roar:ROAR",
+    "implementation_invariance": "whybox.evaluation.studies.implementation_invariance:ImplementationInvariance",
+    "consensus": "whybox.evaluation.studies.consensus:Consensus",
+}
+
 # Values that stand in the fields of methods and metrics.
 _INFILLS = (
     "Zero",
