@@ -36,7 +36,7 @@ from whybox.evaluation.case import Samples
 from whybox.evaluation.likeness import Foreground
 from whybox.evaluation.metric import case as as_case
 from whybox.evaluation.randomisation import parameter_layers, randomised
-from whybox.evaluation.similarity import correlation
+from whybox.evaluation.similarity import correlation, direction
 
 DEAD = "with random weights, a map with no order to compare, however they were drawn"
 
@@ -202,6 +202,28 @@ def test_few_steps_take_several_layers_at_once():
     )
 
 
+class Two(nn.Module):
+    """A picture and a table."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.seen, self.told = nn.Linear(16, 3).double(), nn.Linear(5, 3).double()
+
+    def forward(self, picture, table):
+        return torch.tanh(self.seen(picture.flatten(1))) * self.told(table)
+
+
+def test_the_places_of_all_inputs_are_compared_together():
+    module = Two()
+    inputs = torch.rand(2, 1, 4, 4, dtype=torch.float64), torch.rand(2, 5, dtype=torch.float64)
+    first = Gradient()(module, inputs, 1)
+    found = MPRT(steps=1).run(module, inputs, 1, first, method="gradient")
+    second = Gradient()(randomised(Model(module), mix(mix(0, 0), 0)), inputs, 1)
+    rows = [torch.cat([part.flatten(1) for part in maps], 1) for maps in (first, second)]
+    assert found.values.tolist() == pytest.approx([spearman(a, b) for a, b in zip(*rows, strict=True)], abs=1e-9)
+
+
 def test_metrics_share_the_copies():
     """The model without any of its weights is the same in every cascade, and is asked once."""
     module, x = net(), pictures()
@@ -344,7 +366,9 @@ def test_correlation_against_scipy(kind):
     statistic = {"spearman": scipy.stats.spearmanr, "pearson": scipy.stats.pearsonr}[kind]
     for mask in (None, where):
         chosen = torch.ones_like(where) if mask is None else mask
-        found = correlation(a, b, kind, mask)
+        found = (direction(a, kind, mask) * direction(b, kind, mask)).sum(1)
+        if mask is None:
+            assert torch.allclose(found, correlation(a, b, kind), equal_nan=True)
         for i in (0, 1, 2, *((5,) if mask is None else ())):
             assert float(found[i]) == pytest.approx(statistic(a[i, chosen[i]], b[i, chosen[i]]).statistic, abs=1e-12)
         assert found[[3, 4]].isnan().all()

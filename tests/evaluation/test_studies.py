@@ -118,7 +118,11 @@ def test_roar_finds_the_column_that_tells_the_class():
     assert accuracy["wrong", 0.5] == 1.0
     for row in found.rows:
         assert row["below_random"] == pytest.approx(accuracy["random_map", row["removed"]] - row["accuracy"])
+        assert row["undefined"] == 0
     assert found.rows[0]["below_random"] > 0.2
+    blank = External(lambda module, x, y: torch.zeros_like(x), "blank")
+    rows = ROAR((0.5,)).run(Trainer(), table(20), table(10, 1), [blank]).rows
+    assert [row["undefined"] for row in rows] == [30, 0]
 
 
 def test_what_roar_removes_against_loops():

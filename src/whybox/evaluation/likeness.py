@@ -14,7 +14,7 @@ from torch import Tensor
 from whybox.core.errors import InputError
 from whybox.core.tree import as_tuple
 from whybox.evaluation.case import Samples
-from whybox.evaluation.similarity import Similarity, correlation
+from whybox.evaluation.similarity import Similarity, direction
 
 Reading = Literal["signed", "absolute", "foreground"]
 
@@ -40,13 +40,25 @@ class Likeness(NamedTuple):
         return found
 
 
-def likeness(samples: Samples, first: Tensor, second: Tensor, similarity: Similarity = "spearman") -> Likeness:
-    """The likeness of two maps of the samples, given by place (n, places)."""
-    return Likeness(
-        correlation(first, second, similarity),
-        correlation(first.abs(), second.abs(), similarity),
-        correlation(first.abs(), second.abs(), similarity, samples.once(Foreground())),
-    )
+class Read(NamedTuple):
+    """A map in the three ways, each as directions (n, places): all that comparing it takes, with whatever map."""
+
+    signed: Tensor
+    absolute: Tensor
+    foreground: Tensor
+
+
+def read(samples: Samples, map: Tensor, similarity: Similarity = "spearman") -> Read:
+    """A map of the samples, given by place (n, places), to be compared."""
+    foreground = samples.once(Foreground())
+    absolute = direction(map.abs(), similarity)
+    shown = absolute if bool(foreground.all()) else direction(map.abs(), similarity, foreground)
+    return Read(direction(map, similarity), absolute, shown)
+
+
+def likeness(first: Read, second: Read) -> Likeness:
+    """The likeness of two maps."""
+    return Likeness(*((one * other).sum(1) for one, other in zip(first, second, strict=True)))
 
 
 @dataclass(frozen=True)

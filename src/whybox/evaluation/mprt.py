@@ -14,7 +14,7 @@ from whybox.core.errors import InputError
 from whybox.core.model import Model
 from whybox.core.task import Task
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.likeness import Likeness, Reading, likeness
+from whybox.evaluation.likeness import Likeness, Reading, likeness, read
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.randomisation import Weights, layers_that_differ, randomised
 from whybox.evaluation.similarity import Similarity, by_place
@@ -46,13 +46,13 @@ class _ByLayers(Metric):
     def _scores(self, case: Case) -> Scores:
         layers = case.samples.once(_Layers(self.weights))
         groups = self._groups(layers)
-        first = by_place(case.relevance, case.task.inputs)
+        first = read(case.samples, by_place(case.relevance, case.task.inputs), self.similarity)
         each_step = []
         for k, group in enumerate(groups):
             gone = group if self.order == "independent" else [name for part in groups[: k + 1] for name in part]
             chosen = tuple(name for name in layers if name in gone)  # in one order, so that equal ones are equal
             again = case.once(_Again(chosen, self.weights))
-            each_step.append(likeness(case.samples, first, again, self.similarity))
+            each_step.append(likeness(first, read(case.samples, again, self.similarity)))
         found = Likeness(*(torch.stack(column, 1) for column in zip(*each_step, strict=True)))
         values = found.of(self.compares)
         dead = torch.isnan(values).any(1) & ~case.constant() & case.finite()

@@ -10,7 +10,7 @@ from whybox.core.errors import InputError
 from whybox.core.target import Logit, LogProbability, Probability
 from whybox.core.tree import each
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.likeness import Reading, likeness
+from whybox.evaluation.likeness import Reading, likeness, read
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.similarity import Similarity, by_place
 
@@ -40,8 +40,9 @@ class RandomLogit(Metric):
     def measure(self, case: Case) -> Scores:
         other = case.samples.once(_OtherClass())
         again = case.explain_as(replace(case.task, target=replace(case.task.target, index=other)))  # type: ignore[type-var]
-        first, second = (by_place(relevance, case.task.inputs) for relevance in (case.relevance, again))
-        found = likeness(case.samples, first, second, self.similarity)
+        maps = (by_place(relevance, case.task.inputs) for relevance in (case.relevance, again))
+        first, second = (read(case.samples, map, self.similarity) for map in maps)
+        found = likeness(first, second)
         values = found.of(self.compares)
         blank = torch.isnan(values) & ~case.constant() & case.finite()
         skipped = {"for the other class, a map with no order to compare": blank}

@@ -26,27 +26,31 @@ def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ...
 
 
 def correlation(
-    first: Float[Tensor, "n places"],
-    second: Float[Tensor, "n places"],
-    kind: Similarity = "spearman",
-    where: Bool[Tensor, "n places"] | None = None,
+    first: Float[Tensor, "n places"], second: Float[Tensor, "n places"], kind: Similarity = "spearman"
 ) -> Float[Tensor, " n"]:
-    """The correlation of two rows of values, of their ranks or of themselves, over the places asked for.
+    """The correlation of two rows of values, or of their ranks: ρ = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²).
 
-    ρ = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²); of ranks, ties share their mean rank. NaN where either row is
-    the same everywhere, or not finite.
+    NaN where either row is the same everywhere, or not finite.
     """
-    counted = torch.ones_like(first, dtype=torch.bool) if where is None else where
-    centred = []
-    for values in (first, second):
-        if kind == "spearman":  # what is not counted comes last, and so changes no other rank
-            values = torch.as_tensor(rankdata(values.where(counted, torch.inf).numpy(), axis=1))
-        low, high = values.where(counted, torch.inf).amin(1), values.where(counted, -torch.inf).amax(1)
-        mean = values.where(counted, 0.0).sum(1) / counted.sum(1)
-        # Rounding in the mean must not give a constant row an order.
-        centred.append(torch.where((low < high)[:, None], (values - mean[:, None]).where(counted, 0.0), torch.nan))
-    x, y = (part / part.abs().amax(1, keepdim=True) for part in centred)
-    return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return (direction(first, kind) * direction(second, kind)).sum(1)
+
+
+def direction(
+    values: Float[Tensor, "n places"], kind: Similarity = "spearman", where: Bool[Tensor, "n places"] | None = None
+) -> Float[Tensor, "n places"]:
+    """(a − ā) / ‖a − ā‖ of each row of values, or of their ranks: what is left is two rows' correlation, their product.
+
+    Only places asked for count, the others are 0; ties share their mean rank. NaN where a row is the same everywhere.
+    """
+    counted = torch.ones_like(values, dtype=torch.bool) if where is None else where
+    if kind == "spearman":  # what is not counted comes last, and so changes no other rank
+        values = torch.as_tensor(rankdata(values.where(counted, torch.inf).numpy(), axis=1))
+    low, high = values.where(counted, torch.inf).amin(1), values.where(counted, -torch.inf).amax(1)
+    mean = values.where(counted, 0.0).sum(1) / counted.sum(1)
+    # Rounding in the mean must not give a constant row a direction.
+    centred = torch.where((low < high)[:, None], (values - mean[:, None]).where(counted, 0.0), torch.nan)
+    scaled = centred / centred.abs().amax(1, keepdim=True)  # so that no square is too large or too small
+    return scaled / scaled.square().sum(1, keepdim=True).sqrt()
 
 
 def by_place(relevance: Inputs, inputs: Inputs) -> Float[Tensor, "n places"]:

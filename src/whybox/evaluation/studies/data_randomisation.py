@@ -10,7 +10,7 @@ from whybox.core.start import started
 from whybox.core.tree import Inputs
 from whybox.evaluation.case import Samples
 from whybox.evaluation.controls import controls_for
-from whybox.evaluation.likeness import likeness
+from whybox.evaluation.likeness import likeness, read
 from whybox.evaluation.similarity import Similarity, by_place
 from whybox.evaluation.studies.study import (
     Data,
@@ -63,8 +63,9 @@ class DataRandomisation(Study):
         with started(models[0], inputs, target, differentiable=False) as task:
             samples = Samples(task)
             for title, method in with_controls(methods, controls_for(inputs)).items():
-                first, second = (by_place(method(model, inputs, target, seed=seed), inputs) for model in models)
-                found = details[title] = likeness(samples, first, second, self.similarity)
+                maps = (by_place(method(model, inputs, target, seed=seed), inputs) for model in models)
+                first, second = (read(samples, map, self.similarity) for map in maps)
+                found = details[title] = likeness(first, second)
                 rows.append({"method": title, **mean_of(found._asdict()), "undefined": int(found.signed.isnan().sum())})
         known = [accuracy(model, data) for model, data in zip(models, (train, shuffled), strict=True)]
         return Findings(rows, {"likeness": details, "accuracy": known[0], "accuracy_shuffled": known[1]})

@@ -32,8 +32,9 @@ class ROAR(Study):
     positions of each are replaced by the training data's mean there (of each channel; of each column of a table), and
     a model is trained anew. So the loss is one of information, not of being unlike the training data.
     Rows: of each method and share `removed` the mean `accuracy` over the repeats and its `spread` (standard
-    deviation), and `below_random`: how much lower it is than with random positions removed.
-    Cost: `repeats` · (1 + (methods + 1) · `fractions`) trainings, and each method once for all the data.
+    deviation), `below_random`: how much lower it is than with random positions removed, and of how many inputs the map
+    is `undefined`, the same everywhere or not finite: their positions go at random.
+    Cost: `repeats` · (1 + (methods + 1) · `fractions`) + 1 trainings, and each method once for all the data.
     Limits: a method that points out all redundant evidence at once wins over one that finds what suffices; where the
     positions removed tell the class by their shape, the accuracy does not fall.
     Source: Hooker, Erhan, Kindermans & Kim 2019, arXiv 1806.10758.
@@ -87,8 +88,12 @@ class ROAR(Study):
                 names = [f"{keys[title]} {share}" for share in self.fractions]
                 ranks: tuple[Tensor, Tensor] | None = None
                 if not all(known.has(name, self.repeats) for name in names):
-                    explained = explained or fit(*_copies(train), seed)
-                    ranks = _ranks(explained, method, train[0], seed), _ranks(explained, method, test[0], seed)
+                    if explained is None:
+                        explained = fit(*_copies(train), seed)
+                    (one, blank), (other, more) = (_ranks(explained, method, x, seed) for x, _ in (train, test))
+                    ranks = one, other
+                    if not known.has(f"{keys[title]} undefined", 1):
+                        known.add(f"{keys[title]} undefined", float(blank + more))
                 found[title] = []
                 for share, name in zip(self.fractions, names, strict=True):
                     less = (train, test) if ranks is None else _reduced(train, test, ranks, share)
@@ -101,6 +106,7 @@ class ROAR(Study):
                 "accuracy": float(found[title][k].mean()),
                 "spread": float(found[title][k].std(correction=0)),
                 "below_random": float((found[control][k] - found[title][k]).mean()),
+                "undefined": int(known.cells[f"{keys[title]} undefined"][0]),
             }
             for title in chosen
             for k, share in enumerate(self.fractions)
@@ -148,12 +154,13 @@ class _Known:
             os.replace(written, self.path)
 
 
-def _ranks(model: nn.Module | Model, method: Method, inputs: Tensor, seed: int) -> Tensor:
-    """The place of every position in the order of relevance (n, places), 0 for the most relevant."""
+def _ranks(model: nn.Module | Model, method: Method, inputs: Tensor, seed: int) -> tuple[Tensor, int]:
+    """The place of every position in the order of relevance (n, places), from 0; for how many maps there is none."""
     with started(model, inputs, None, seed=seed, differentiable=method.needs() != "outputs") as task:
         answer = method.attribute(task)
         relevance = answer.relevance if isinstance(answer, Attribution) else answer
-        return case(Samples(task), relevance, method).once(Ranks(Pixels()))
+        explained = case(Samples(task), relevance, method)
+        return explained.once(Ranks(Pixels())), int((explained.constant() | ~explained.finite()).sum())
 
 
 def _reduced(train: Data, test: Data, ranks: tuple[Tensor, Tensor], share: float) -> tuple[Data, Data]:
