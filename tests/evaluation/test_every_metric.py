@@ -21,6 +21,8 @@ SETTINGS = {
     "region_perturbation": "region_perturbation(size=2, steps=36)",
     "irof": "irof(regions=Patches(size=2))",
     "pointing_game": "pointing_game(tolerance=1.0)",
+    "smooth_mprt": "smooth_mprt(samples=4)",
+    "efficient_mprt": "efficient_mprt(weights='initial')",  # the planted weights are sparse, and so are shuffled ones
 }
 # Metrics that a right map need not win, and why.
 LESS = "the planted model is never surer of a picture of which it sees less"
@@ -28,6 +30,8 @@ NO_CONTEST = {
     "token_deletion": "takes away whole channels of a picture, of which both hold evidence",
     "average_increase": LESS,
     "average_gain": LESS,
+    "mprt": "a random map drawn anew differs from the one before, as the map of random weights should",
+    "random_logit": "the perfect map is told which class to explain, and stays the same",
     "input_invariance": "a map that does not look at the input does not depend on its zero, the exact one here does",
 }
 # Where the planted square is no question for the metric, another case: four classes are needed.

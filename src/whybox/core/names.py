@@ -72,9 +72,21 @@ METRICS = {
     "sparseness": "whybox.evaluation.complexity:Sparseness",
     "complexity": "whybox.evaluation.complexity:Complexity",
     "effective_complexity": "whybox.evaluation.complexity:EffectiveComplexity",
+    "mprt": "whybox.evaluation.mprt:MPRT",
+    "smooth_mprt": "whybox.evaluation.mprt:SmoothMPRT",
+    "efficient_mprt": "whybox.evaluation.mprt:EfficientMPRT",
+    "random_logit": "whybox.evaluation.random_logit:RandomLogit",
     "completeness": "whybox.evaluation.completeness:Completeness",
     "non_sensitivity": "whybox.evaluation.non_sensitivity:NonSensitivity",
     "input_invariance": "whybox.evaluation.input_invariance:InputInvariance",
+}
+
+# Questions about methods that need training data, a training, or a second model.
+STUDIES = {
+    "data_randomisation": "whybox.evaluation.studies.data_randomisation:DataRandomisation",
+    "roar": "whybox.evaluation.studies.roar:ROAR",
+    "implementation_invariance": "whybox.evaluation.studies.implementation_invariance:ImplementationInvariance",
+    "consensus": "whybox.evaluation.studies.consensus:Consensus",
 }
 
 # Values that stand in the fields of methods and metrics.

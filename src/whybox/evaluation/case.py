@@ -132,7 +132,7 @@ class Case:
         return self.explain_in(self.task.on(inputs, block))
 
     def explain_in(self, task: Task) -> Inputs:
-        """The relevance of a task's inputs, explained by the same method."""
+        """The relevance that the same method finds for a task that is another in its inputs, target or model."""
         if self.method is None:
             raise InputError("this metric explains again: give method=, the method that the relevance comes from")
         answer = self.method.attribute(task)

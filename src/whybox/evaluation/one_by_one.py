@@ -13,7 +13,7 @@ from whybox.evaluation.case import Case
 from whybox.evaluation.hiding import OneByOne, places
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.removal import Divided, relevance_of
-from whybox.evaluation.similarity import constant, pearson, spearman
+from whybox.evaluation.similarity import constant, correlation
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FaithfulnessEstimate(Metric):
         hidden = samples.once(OneByOne(self.regions, self.infill)).of(self.follows)
         drop = samples.originals.of(self.follows)[:, None] - hidden
         relevance = relevance_of(partition, case.relevance).nan_to_num(0.0, 0.0, 0.0)
-        return _scores(pearson(relevance, drop, partition.present), relevance, drop, partition.present)
+        return _scores(correlation(relevance, drop, "pearson", partition.present), relevance, drop, partition.present)
 
     def chance(self, case: Case) -> Tensor:
         """Zero: a random map is as likely as the same one with its sign changed."""
@@ -94,7 +94,9 @@ class MonotonicityCorrelation(Metric):
         drop = samples.originals.of(self.follows)[:, None] - drawn
         change = drop.view(len(drop), partition.size, draws).square().mean(2)
         relevance = relevance_of(partition, case.relevance).nan_to_num(0.0, 0.0, 0.0).abs()
-        scores = _scores(spearman(relevance, change, partition.present), relevance, change, partition.present)
+        scores = _scores(
+            correlation(relevance, change, "spearman", partition.present), relevance, change, partition.present
+        )
         scores.details["change"] = scores.details.pop("drop")
         return scores
 

@@ -1,6 +1,5 @@
 """Metrics that hide random sets of regions: what was hidden should have had as much relevance as the answer lost."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +13,7 @@ from whybox.evaluation.case import Case
 from whybox.evaluation.hiding import RandomSubsets
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.removal import Divided, relevance_of
-from whybox.evaluation.similarity import constant, pearson, spearman
+from whybox.evaluation.similarity import Similarity, constant, correlation
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class _OfSubsets(Metric):
         drop = samples.originals.of(self.follows)[:, None] - subsets.answers.of(self.follows)
         return subsets.sums(relevance), drop
 
-    def _scores(self, case: Case, share: float, correlation: Callable[[Tensor, Tensor], Tensor]) -> Scores:
+    def _scores(self, case: Case, share: float, kind: Similarity) -> Scores:
         relevance, drop = self._pairs(case, share)
         skipped = {
             "all sets have the same relevance": constant(relevance),
             "hiding changes nothing": constant(drop),
         }
-        return Scores(correlation(relevance, drop), {"relevance": relevance, "drop": drop}, skipped)
+        return Scores(correlation(relevance, drop, kind), {"relevance": relevance, "drop": drop}, skipped)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class FaithfulnessCorrelation(_OfSubsets):
         self._check(self.share)
 
     def measure(self, case: Case) -> Scores:
-        return self._scores(case, self.share, pearson)
+        return self._scores(case, self.share, "pearson")
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class MuFidelity(_OfSubsets):
         self._check(self.share)
 
     def measure(self, case: Case) -> Scores:
-        return self._scores(case, self.share, spearman)
+        return self._scores(case, self.share, "spearman")
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,10 @@ class SensitivityN(_OfSubsets):
         }
         apart = {tuple(size.tolist()): share for share, size in reversed(sizes.items())}
         shares = sorted(apart.values())
-        correlation = torch.stack([pearson(*self._pairs(case, share)) for share in shares], 1)
-        undefined = torch.isnan(correlation).any(1)
+        found = torch.stack([correlation(*self._pairs(case, share), "pearson") for share in shares], 1)
+        undefined = torch.isnan(found).any(1)
         return Scores(
-            correlation.nanmean(1),
-            {"sizes": torch.stack([sizes[share] for share in shares], 1), "correlation": correlation},
+            found.nanmean(1),
+            {"sizes": torch.stack([sizes[share] for share in shares], 1), "correlation": found},
             {"at some sizes all sets have the same relevance, or hiding changes nothing": undefined},
         )

@@ -1,5 +1,7 @@
 """How alike two maps, or two rows of numbers, are."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
@@ -8,42 +10,53 @@ from torch import Tensor
 from whybox.core.errors import InputError
 from whybox.evaluation.places import among_highest
 
+Similarity = Literal["spearman", "pearson"]
+
 # Numbers that differ by less than this share of the largest differ by rounding.
 ROUNDING = 1e-12
 
 
-def pearson(
-    first: Float[Tensor, "n k"], second: Float[Tensor, "n k"], present: Bool[Tensor, "n k"] | None = None
+def correlation(
+    first: Float[Tensor, "n k"],
+    second: Float[Tensor, "n k"],
+    kind: Similarity = "spearman",
+    present: Bool[Tensor, "n k"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Pearson's correlation of each row with the same row of the other, over the places that are `present`.
+    """The correlation of each row with the same row of the other, over the places that are `present`.
 
-    NaN where one of the two is constant, but for rounding.
+    Pearson's is r = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²), Spearman's that of the ranks, ties sharing their mean
+    rank. NaN where either row is constant, but for rounding, or not finite.
     """
-    present = torch.ones_like(first, dtype=torch.bool) if present is None else present
-    x, y = (_centred(row, present) for row in (first, second))
-    correlation = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
-    return torch.where(constant(first, present) | constant(second, present), torch.nan, correlation)
+    return (direction(first, kind, present) * direction(second, kind, present)).sum(1)
 
 
-def spearman(
-    first: Float[Tensor, "n k"], second: Float[Tensor, "n k"], present: Bool[Tensor, "n k"] | None = None
-) -> Float[Tensor, " n"]:
-    """Spearman's rank correlation of each row with the same row of the other: Pearson's of the ranks.
+def direction(
+    values: Float[Tensor, "n k"], kind: Similarity = "spearman", present: Bool[Tensor, "n k"] | None = None
+) -> Float[Tensor, "n k"]:
+    """(a − ā) / ‖a − ā‖ of each row of values, or of their ranks: two rows' correlation is the product of theirs.
 
-    Ties share their mean rank. NaN where one of the two is constant, but for rounding.
+    Only places that are present count, the others are 0. NaN where a row is constant, but for rounding.
     """
-    present = torch.ones_like(first, dtype=torch.bool) if present is None else present
-    undefined = constant(first, present) | constant(second, present)
-    # What is absent ranks last, behind all that counts.
-    a, b = (torch.as_tensor(rankdata(x.where(present, torch.inf).numpy(), axis=1)) for x in (first, second))
-    return torch.where(undefined, torch.nan, pearson(a, b, present))
+    counted = torch.ones_like(values, dtype=torch.bool) if present is None else present
+    undefined = constant(values, counted)
+    if kind == "spearman":  # what is not counted comes last, and so changes no other rank
+        values = torch.as_tensor(rankdata(values.where(counted, torch.inf).numpy(), axis=1))
+    centred = torch.where(undefined[:, None], torch.nan, _centred(values, counted))
+    scaled = centred / centred.abs().amax(1, keepdim=True)  # so that no square is too large or too small
+    return scaled / scaled.square().sum(1, keepdim=True).sqrt()
 
 
 def constant(rows: Float[Tensor, "n k"], present: Bool[Tensor, "n k"] | None = None) -> Bool[Tensor, " n"]:
     """Whether all the numbers of a row (that are present) are the same, but for rounding."""
-    present = torch.ones_like(rows, dtype=torch.bool) if present is None else present
-    spread = _centred(rows, present).abs().amax(1)
-    return spread <= ROUNDING * rows.where(present, 0.0).abs().amax(1)
+    counted = torch.ones_like(rows, dtype=torch.bool) if present is None else present
+    spread = _centred(rows, counted).abs().amax(1)
+    return spread <= ROUNDING * rows.where(counted, 0.0).abs().amax(1)
+
+
+def _centred(rows: Tensor, counted: Tensor) -> Tensor:
+    """The rows less their means, zero where not counted."""
+    mean = rows.where(counted, 0.0).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+    return (rows - mean).where(counted, 0.0)
 
 
 def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
@@ -53,9 +66,8 @@ def rank_correlation(first: Float[Tensor, "n ..."], second: Float[Tensor, "n ...
     with and without a channel axis compare. A constant map has no order: it agrees with no other (0), and of two
     such nothing can be said (NaN).
     """
-    maps = torch.broadcast_tensors(over_positions(first), over_positions(second))
-    x, y = (part.detach().cpu().double().reshape(len(part), -1) for part in maps)
-    return torch.where(constant(x) != constant(y), 0.0, spearman(x, y))
+    x, y = _side_by_side(first, second)
+    return torch.where(constant(x) != constant(y), 0.0, correlation(x, y))
 
 
 def top_overlap(
@@ -69,20 +81,22 @@ def top_overlap(
     """
     if not 0 < share <= 1:
         raise InputError(f"the share of the places that count is above 0 and at most 1, not {share}")
-    a, b = (
-        x.detach().cpu().double().reshape(len(x), -1)
-        for x in torch.broadcast_tensors(over_positions(first), over_positions(second))
-    )
+    a, b = _side_by_side(first, second)
     count = torch.full((len(a),), max(round(share * a.shape[1]), 1))
     return (among_highest(a, count) * among_highest(b, count)).sum(1) / count
+
+
+def as_rows(values: Float[Tensor, "n ..."]) -> Float[Tensor, "n values"]:
+    """The values of each sample in a row, float64 on the CPU."""
+    return values.detach().cpu().double().reshape(len(values), -1)
+
+
+def _side_by_side(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps of the same places as rows, summed over the channels."""
+    a, b = torch.broadcast_tensors(over_positions(first), over_positions(second))
+    return as_rows(a), as_rows(b)
 
 
 def over_positions(relevance: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """One value per position: the sum over the channels (axis 1) where there are positions (axes 2 and on)."""
     return relevance.sum(1, keepdim=True) if relevance.ndim > 2 else relevance
-
-
-def _centred(rows: Tensor, present: Tensor) -> Tensor:
-    """The rows less their means, zero where absent."""
-    mean = rows.where(present, 0.0).sum(1, keepdim=True) / present.sum(1, keepdim=True)
-    return (rows - mean).where(present, 0.0)
