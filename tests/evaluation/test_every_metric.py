@@ -16,8 +16,10 @@ from whybox.core import names, registry
 from whybox.core.card import card
 from whybox.core.errors import InputError
 
-# Where the default is made for larger pictures than the planted ones.
+# Where the default is made for larger pictures than the planted ones, or takes long.
 SETTINGS = {
+    "sensitivity_n": "sensitivity_n(draws=20)",
+    "monotonicity_correlation": "monotonicity_correlation(draws=3)",
     "region_perturbation": "region_perturbation(size=2, steps=36)",
     "irof": "irof(regions=Patches(size=2))",
     "pointing_game": "pointing_game(tolerance=1.0)",

@@ -181,8 +181,8 @@ def test_monotonicity_finds_the_variance():
 @pytest.mark.parametrize("multiplied", [True, False])
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("size", [3, 4, 5])
-def test_infidelity_against_loops(size, scaled, multiplied):
-    """No size of patch divides 11 × 10, which must not crash; regions are removed one by one, not one after another."""
+def test_infidelity_with_patches_that_do_not_divide_the_picture_against_loops(size, scaled, multiplied):
+    """No size of patch divides 11 × 10; each is removed from the whole picture, not from what others have left."""
     f, (x, relevance) = net(), pictures()
     metric = Infidelity(regions=Patches(size), infill=Constant(0.25), multiplied=multiplied, scaled=scaled)
     found = metric.run(Model(f), x, TARGET, relevance)

@@ -22,12 +22,7 @@ from whybox.evaluation.case import Answers, Make, Samples
 from whybox.evaluation.removal import Divided, relevance_of
 
 
-def hide(
-    samples: Samples,
-    infill: Infill,
-    partition: Partition,
-    hidden: Callable[[Tensor, Tensor], Tensor],
-) -> Make:
+def hide(samples: Samples, infill: Infill, partition: Partition, hidden: Callable[[Tensor, Tensor], Tensor]) -> Make:
     """Makes samples that lack the regions `hidden(sample, number)`, booleans (k, regions); each with its own draw."""
     task = samples.task
     engine = Engine(task, infill, partition, filled=samples.filled(infill) if infill.fixed else None)
