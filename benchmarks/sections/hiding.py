@@ -37,8 +37,8 @@ def perturbation(results: dict[str, Any], settings: dict[str, Any]) -> str:
 
 {settings["images"]} images at once. {sizes}.
 
-Raw is a loop in plain PyTorch over as many ready-made variants at its
-best chunk size ({chunks}): nothing can be faster. whybox's seconds over raw's; goal: at most {goal:.2f}.
+Raw is a loop in plain PyTorch over as many ready-made variants at its best chunk size ({chunks}): nothing can be
+faster. whybox's seconds over raw's; goal: at most {goal:.2f}.
 
 {rows(("", "evaluations", "over raw (processor)", "(wall)", "chunk", "met"), body)}
 Captum at its best number of images × perturbations at once, its seconds over those of a raw loop of as many
