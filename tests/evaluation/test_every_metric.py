@@ -113,7 +113,9 @@ def test_the_chunk_size_plays_no_part(name):
 
 @every_metric
 def test_the_same_seed_gives_the_same_scores(name):
-    assert torch.equal(scores(name, seed=3).values, scores(name, seed=3).values)
+    """Bit for bit, at a fixed chunk size: a measured one may differ from run to run."""
+    one, other = (scores(name, case=case_for(name, 4, 3), seed=3).values for _ in range(2))
+    assert torch.equal(one, other)
 
 
 @every_metric
