@@ -15,6 +15,7 @@ from whybox import (
     Domain,
     Flipped,
     GaussianNoise,
+    Grid,
     Imputed,
     Mean,
     Patches,
@@ -251,10 +252,26 @@ def test_patches_against_loops(shape, size):
         assert len(labels.unique()) == x[0, 0].numel()
 
 
-def test_pixels_of_a_table_are_its_columns():
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 3, 13, 5), (2, 1, 4, 7, 9)])
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_a_grid_has_so_many_patches_along_every_axis(shape, count):
+    labels = Grid(count).labels(torch.zeros(shape))
+    assert labels.shape == (1, 1, *shape[2:])
+    grid = [min(count, size) for size in shape[2:]]
+    assert sorted(labels.unique().tolist()) == list(range(math.prod(grid)))
+    for axis, (size, cells) in enumerate(zip(shape[2:], grid, strict=True)):
+        place = labels[0, 0].movedim(axis, 0).reshape(size, -1)[:, 0] // math.prod(grid[axis + 1 :])
+        widths = torch.bincount(place, minlength=cells)
+        assert place.tolist() == sorted(place.tolist())
+        assert widths.min() >= 1
+        assert widths.max() - widths.min() <= 1
+
+
+def test_the_pixels_of_a_table_are_its_columns():
     assert Pixels().labels(torch.zeros(2, 3)).tolist() == [[0, 1, 2]]
-    with pytest.raises(InputError, match=r"use Along\(1\)"):
-        Patches(2).labels(torch.zeros(2, 3))
+    for regions in (Patches(2), Grid(2)):
+        with pytest.raises(InputError, match=r"use Along\(1\)"):
+            regions.labels(torch.zeros(2, 3))
 
 
 def test_along():

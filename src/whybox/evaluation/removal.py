@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from whybox.attribution.perturbation.engine import Engine, ask
+from whybox.attribution.perturbation.engine import Engine
 from whybox.attribution.perturbation.partition import Partition
 from whybox.attribution.perturbation.uniform import uniform
 from whybox.core.block import Block
@@ -19,7 +19,7 @@ from whybox.core.errors import InputError
 from whybox.core.reference import Infill
 from whybox.core.regions import Regions
 from whybox.core.tree import Inputs, as_tuple
-from whybox.evaluation.case import Answers, Case, Samples, answers
+from whybox.evaluation.case import Answers, Case, Samples
 from whybox.evaluation.metric import Scores
 
 Order = Literal["most", "least", "random"]
@@ -130,13 +130,11 @@ class Removal:
         task = case.task
         engine = Engine(task, self.infill, partition, filled=case.samples.filled(self.infill))
 
-        def make(sample: Tensor, level: Tensor) -> tuple[Inputs, None]:
+        def make(sample: Tensor, level: Tensor) -> Inputs:
             kept = ranks[sample] >= removed[sample, level][:, None]
-            return engine.hide(partition.masks(kept, sample), Block(task, sample, torch.zeros_like(sample))), None
+            return engine.hide(partition.masks(kept, sample), Block(task, sample, torch.zeros_like(sample)))
 
-        chunks = ask(task, removed.shape[1], make, lambda inputs, sample: answers(task, inputs, sample))
-        found = torch.cat([chunk.score for chunk in chunks])
-        return Answers(*found.view(*removed.shape, -1).unbind(2))
+        return case.samples.ask(removed.shape[1], make)
 
 
 def relevance_of(partition: Partition, relevance: Inputs, *, mean: bool = False) -> Tensor:
