@@ -28,13 +28,13 @@ def measure(n: int = 200) -> Outcome:
     hans = (labels == CLASS) & (chance < TAGGED)
     carries = {"Hans": hans, "fair": chance < hans.double().mean()}
     nets = {
-        name: trained(pooled(), torch.where(tag[:, None, None, None], tagged, images), labels, 20, 1e-2)
+        name: trained(pooled(), torch.where(tag[:, None, None, None], tagged, images), labels, 20, 5e-3)
         for name, tag in carries.items()
     }
     test, digit = digits("test")
     shown, truth = stamped(test, *CORNER)
     for name, net in nets.items():
-        found.facts[f"{name}: accuracy without tags"] = share(predicted(net, test) == digit)
+        found.knows(f"{name}: accuracy without tags", share(predicted(net, test) == digit), 0.9)
         found.facts[f"{name}: of other digits with a tag, called 3"] = share(
             predicted(net, shown)[digit != CLASS] == CLASS
         )

@@ -29,8 +29,8 @@ def measure(n: int = 100) -> Outcome:
     for row, likeness in zip(explained, answer.details["likeness"].values(), strict=True):
         for column, reading in READINGS.items():
             found.add(row, column, likeness.of(reading))
-    found.facts["labels learned"] = answer.details["accuracy"]
-    found.facts["shuffled labels learned"] = answer.details["accuracy_shuffled"]
+    found.knows("labels learned", answer.details["accuracy"], 0.95)
+    found.knows("shuffled labels learned", answer.details["accuracy_shuffled"], 0.95)
     for column in READINGS:
         for row in (GRADIENT, GRAD_CAM):
             found.falls(column, EDGES, GUIDED, row)

@@ -9,6 +9,7 @@ import numpy
 import torch
 from experiments.trust.methods import CONTROLS
 from torch import Tensor
+
 from whybox.evaluation.bootstrap import Interval, intervals
 
 
@@ -53,9 +54,14 @@ class Outcome:
     def expect(self, says: str, differences: dict[str, Tensor]) -> None:
         """Expect the mean of each of these differences, sample by sample, to be above zero by its whole interval."""
         found = {name: summary(values) for name, values in differences.items()}
-        closest = min(found, key=lambda name: found[name].low if found[name].n else -torch.inf)
+        closest = min(found, key=lambda name: found[name].low if found[name].low == found[name].low else -torch.inf)
         holds = all(difference.sign > 0 for difference in found.values())
         self.orders.append({"says": says, "holds": holds, "closest": closest, **vars(found[closest])})
+
+    def knows(self, says: str, share: float, least: float) -> None:
+        """A net that has not learned what it was taught has no known answer: at least this share must be so."""
+        self.facts[says] = share
+        self.orders.append({"says": f"{says}: at least {least:g}", "holds": share >= least, "found": share})
 
     def record(self) -> dict[str, Any]:
         """As plain values: of each score its mean, the interval, the samples that have one, and how many there are."""

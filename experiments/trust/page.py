@@ -76,6 +76,8 @@ def _cell(cell: dict[str, Any] | None) -> str:
 
 def _order(order: dict[str, Any]) -> str:
     mark = "✓" if order["holds"] else "✗ **not so**:"
+    if "found" in order:
+        return f"- {mark} {order['says']}\n"
     if "largest" in order:
         return f"- {mark} {order['says']}; the largest is {order['largest']:.2g}\n"
     interval = f"{order['mean']:.3f} [{order['low']:.3f}, {order['high']:.3f}]"
