@@ -13,13 +13,18 @@ import pytest
 import torch
 from experiments.trust import PARTS, page
 from experiments.trust import __main__ as command
-from experiments.trust.methods import CONTROLS, EPSILON, GRAD_CAM, GUIDED, RANDOM, SENSITIVITY
+from experiments.trust.methods import CONTROLS, EDGES, EPSILON, GRAD_CAM, GRADIENT, GUIDED, RANDOM, SENSITIVITY
 from experiments.trust.nets import mlp, trained
 from experiments.trust.outcome import Outcome
 from experiments.trust.pictures import COLOURS, digits, pasted, scenes, stamped
 
 # How many pictures suffice for the intervals to tell.
-QUICK = {"backdoor": 24, "input_invariance": 12, "parameter_randomisation": 12, "mosaic": 60}
+QUICK = {
+    "backdoor": {"n": 24, "nets": ("dense",)},
+    "input_invariance": {"n": 12},
+    "parameter_randomisation": {"n": 12, "rows": (GRADIENT, GRAD_CAM, GUIDED, EDGES)},
+    "mosaic": {"n": 40},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def _one_thread() -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_the_expected_orders_come_out(name: str) -> None:
-    found = importlib.import_module(f"experiments.trust.{name}").measure(QUICK[name]).record()
+    found = importlib.import_module(f"experiments.trust.{name}").measure(**QUICK[name]).record()
     assert found["orders"]
     assert [order["says"] for order in found["orders"] if not order["holds"]] == []
 
