@@ -7,15 +7,20 @@ from whybox.core.errors import UnknownNameError
 from whybox.core.registry import method_class, metric_class
 
 
-def config_title(config: dict[str, Any]) -> str:
-    """A method's or a metric's class name; a wrapper says what it wraps."""
-    title = str(config["name"])  # a method of the user's own, or another library's
+def config_class(config: dict[str, Any]) -> type | None:
+    """The class of a configured method or metric; None where it is not registered: the user's own, or External."""
     for find in (method_class, metric_class):
         try:
-            title = find(config["name"]).__name__
-            break
+            return find(config["name"])
         except UnknownNameError:
             continue
+    return None
+
+
+def config_title(config: dict[str, Any]) -> str:
+    """A method's or a metric's class name; a wrapper says what it wraps."""
+    cls = config_class(config)
+    title = str(config["name"]) if cls is None else cls.__name__
     inner = config.get("of")
     return f"{title} of {config_title(inner)}" if isinstance(inner, dict) and "name" in inner else title
 

@@ -32,11 +32,10 @@ logger = logging.getLogger(__name__)
 class ComparisonInterrupted(KeyboardInterrupt):
     """Ctrl-C while comparing; `comparison` holds what was measured until then."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: Comparison, planned: int) -> None:
         super().__init__()
         self.comparison = comparison
-        done, all_of_it = len(comparison.cells), len(comparison.explained) * len(comparison.criteria)
-        self.add_note(f"{done} of {all_of_it} scores are measured; they are in the exception's `comparison`")
+        self.add_note(f"{len(comparison.cells)} of {planned} scores were measured")
 
 
 def compare(
@@ -131,7 +130,7 @@ def compare(
             versions=versions(),
         )
     if not complete:
-        raise ComparisonInterrupted(found) from None
+        raise ComparisonInterrupted(found, (len(asked) + len(known)) * len(criteria)) from None
     if not any(not one.control for one in found.explained):
         raise run.errors[0]
     return found

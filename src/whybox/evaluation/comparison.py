@@ -150,6 +150,13 @@ class Comparison:
         """The places of the controls."""
         return [place for place, one in enumerate(self.explained) if one.control]
 
+    @cached_property
+    def order(self) -> list[int]:
+        """The places of the methods, the best first, and then of the controls."""
+        from whybox.evaluation.standing import standings
+
+        return [one.row for one in standings(self)] + self.controls
+
     def interval(self, row: int, column: int) -> Interval:
         """The mean score of a method and its 95 % bootstrap interval over the samples."""
         return self._intervals[column][row]
@@ -188,6 +195,8 @@ class Comparison:
             found, one, criterion = self.interval(i, j), self.explained[i], self.criteria[j]
             rows.append(
                 {
+                    "row": i,
+                    "column": j,
                     "method": self.names[i],
                     "control": one.control,
                     "metric": self.metrics[j],
@@ -225,7 +234,8 @@ class Comparison:
         """Draw every criterion: `whybox.plot.comparison(self)`."""
         from whybox.plot import comparison
 
-        return comparison(self)
+        figure: Figure = comparison(self)
+        return figure
 
     def save(self, path: str | Path, command: str = "") -> None:
         """Write everything as JSON (.json), which `load` reads again, or as a page to be read (.html).

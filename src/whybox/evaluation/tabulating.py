@@ -19,13 +19,12 @@ _GAP = "  "
 
 def tabulated(comparison: Comparison) -> str:
     """The scores in as many tables as the terminal is narrow, how each method stands, and what was left out."""
-    order = [one.row for one in standings(comparison)] + comparison.controls
     parts = [
         wrap(
             f"{comparison.model}, n = {comparison.n}: mean scores, ± half the width of their 95 % bootstrap intervals, "
             "the best methods first, the controls below the line"
         ),
-        *_scores(comparison, order),
+        *_scores(comparison, comparison.order),
         wrap(
             "+ better than every control, − worse than one: the 95 % interval of the paired difference excludes 0."
             if comparison.controls
@@ -86,8 +85,8 @@ def _framed(heads: list[str], entries: list[str], line: int) -> list[str]:
 def _entries(comparison: Comparison, order: Sequence[int], column: int) -> list[str]:
     """One criterion's scores with their marks, all to the same decimals."""
     found = [comparison.interval(row, column) for row in order]
-    decimals = _decimals(found)
-    texts = [(_number(one.mean, decimals), _number((one.high - one.low) / 2, decimals)) for one in found]
+    places = decimals(found)
+    texts = [(_number(one.mean, places), _number((one.high - one.low) / 2, places)) for one in found]
     wide = [max(len(text[part]) for text in texts) for part in (0, 1)]
     marks = [
         "✕" if beyond_limit(comparison, row, column) else _MARKS[against_controls(comparison, row, column)]
@@ -96,14 +95,14 @@ def _entries(comparison: Comparison, order: Sequence[int], column: int) -> list[
     return [f"{mean:>{wide[0]}} ±{half:>{wide[1]}} {mark}" for (mean, half), mark in zip(texts, marks, strict=True)]
 
 
-def _decimals(found: Sequence[Interval]) -> int:
+def decimals(found: Sequence[Interval]) -> int:
     """As many that the typical interval has two significant digits."""
     halves = sorted(half for one in found if (half := (one.high - one.low) / 2) > 0)
     return min(max(1 - math.floor(math.log10(halves[len(halves) // 2])), 0), 4) if halves else 3
 
 
-def _number(value: float, decimals: int) -> str:
-    return "—" if math.isnan(value) else f"{value:.{decimals}f}"
+def _number(value: float, places: int) -> str:
+    return "—" if math.isnan(value) else f"{value:.{places}f}"
 
 
 def _shortened(name: str) -> str:
