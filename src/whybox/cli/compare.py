@@ -12,7 +12,6 @@ from whybox.cli import asked
 from whybox.cli.terminal import Work, one_thread, progress, warn
 from whybox.core.configs import config_title
 from whybox.core.errors import InputError, WhyboxError
-from whybox.core.text import wrap
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,10 +72,7 @@ def compare(request: Request, work: Work) -> None:
     to_stdout = request.json == "-"
     if to_stdout:
         typer.echo(json.dumps(comparison.as_json(), indent=1))
-    typer.echo(f"{comparison}\n", err=to_stdout)
-    for line in comparison.recommendation.splitlines():
-        typer.echo(wrap(line), err=to_stdout)
-    typer.echo(f"\n{request.output}", err=to_stdout)
+    typer.echo(f"{comparison}\n\n{request.output}", err=to_stdout)
     if request.methods is not None:
         _complain(comparison)
 

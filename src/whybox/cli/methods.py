@@ -52,8 +52,7 @@ def list_metrics() -> None:
     typer.echo("")
     typer.echo(
         wrap(
-            "NEEDS: the method, to explain again; the truth, where the evidence lies. `whybox metrics NAME` tells more and "
-            "shows the fields."
+            "NEEDS: the method, to explain again; the truth, where the evidence lies. `whybox metrics NAME` tells more."
         )
     )
 

@@ -20,10 +20,11 @@ from whybox.core.start import check_inputs, started
 from whybox.core.target import Target, as_target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.comparison import Cell, Comparison, Criterion, Explained, Failure
+from whybox.evaluation.comparison import Comparison
 from whybox.evaluation.controls import controls_for
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.metric import case as as_case
+from whybox.evaluation.parts import Cell, Criterion, Explained, Failure
 from whybox.evaluation.suite import METHODS, metrics_for, with_infills
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from whybox.core.configs import config_title
 from whybox.core.text import columns, width, wrap
 from whybox.evaluation.bootstrap import Interval
 from whybox.evaluation.comparison import Comparison
-from whybox.evaluation.recommending import disagreement_says, reason
-from whybox.evaluation.standing import against_controls, beyond_limit, disagreements, standings
+from whybox.evaluation.recommending import reason, recommendation
+from whybox.evaluation.standing import against_controls, beyond_limit, standings
 
 _LIGHTS = {"pass": "✓", "open": "?", "fail": "✕"}
 _MARKS = {"beats": "+", "behind": "−", "open": " ", None: " "}
@@ -18,7 +18,7 @@ _GAP = "  "
 
 
 def tabulated(comparison: Comparison) -> str:
-    """The scores in as many tables as the terminal is narrow, how each method stands, and what was left out."""
+    """The scores in as many tables as it takes, how each method stands, what was left out, and the recommendation."""
     parts = [
         wrap(
             f"{comparison.model}, n = {comparison.n}: mean scores, ± half the width of their 95 % bootstrap intervals, "
@@ -31,9 +31,9 @@ def tabulated(comparison: Comparison) -> str:
             else "No controls: whether a score means something is not known."
         ),
         "\n".join(_standings(comparison)),
-        *(wrap(disagreement_says(comparison, one)) for one in disagreements(comparison)),
         *(wrap(line) for line in left_out(comparison)),
         wrap(_cost(comparison)),
+        "\n".join(map(wrap, recommendation(comparison).splitlines())),
     ]
     return "\n\n".join(part for part in parts if part)
 

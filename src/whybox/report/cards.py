@@ -7,7 +7,7 @@ from typing import Any
 from whybox.core.card import Card, card
 from whybox.core.configs import config_class, config_text, config_titles
 from whybox.core.explanation import Explanation
-from whybox.evaluation.comparison import Explained
+from whybox.evaluation.parts import Explained
 from whybox.report.findings import Failure, Findings
 
 

@@ -3,11 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from whybox._version import __version__
-from whybox.core.configs import config_class, config_text
 from whybox.evaluation.comparison import Comparison
 from whybox.evaluation.recommending import disagreement_says, headline, reason, recommendation
 from whybox.evaluation.standing import (
@@ -22,14 +19,10 @@ from whybox.evaluation.standing import (
 from whybox.evaluation.tabulating import decimals, left_out
 from whybox.plot import number
 from whybox.report.cards import MethodCard, cost_says, method_card
+from whybox.report.compared import reproduce_comparison
 from whybox.report.names import model_titles
-from whybox.report.reproduce import Reproduce, as_yaml, load_by_name, options_of, sources, words_of
+from whybox.report.reproduce import Reproduce
 from whybox.report.templates import asset, templates
-
-_BOOTSTRAP = (
-    "The intervals: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.",
-    "An edge detector as a control: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, arXiv 1810.03292.",
-)
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def _view(comparison: Comparison, command: str) -> ComparisonView:
             for one, name in zip(comparison.explained, comparison.names, strict=True)
         ),
         metric_cards=tuple(_metric_cards(comparison)),
-        reproduce=_reproduce(comparison, command),
+        reproduce=reproduce_comparison(comparison, command),
     )
 
 
@@ -258,67 +251,3 @@ def _metric_cards(comparison: Comparison) -> list[MethodCard]:
 
 def _count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
-
-
-def _reproduce(comparison: Comparison, command: str) -> Reproduce:
-    methods = [one.method for one in comparison.explained if not one.control]
-    metrics = [one.metric for one in comparison.criteria]
-    configuration = {
-        "model": comparison.model,
-        "samples": list(comparison.samples),
-        "methods": methods,
-        "controls": [one.method for one in comparison.explained if one.control],
-        "metrics": metrics,
-        "seed": comparison.seed,
-    }
-    return Reproduce(
-        command=command,
-        python=_python_lines(comparison, command),
-        configuration=as_yaml(configuration),
-        versions=tuple(comparison.versions.items()),
-        seed=comparison.seed,
-        citations=(*sources([*methods, *metrics]), *_BOOTSTRAP),
-        written=datetime.now(UTC).strftime("%Y-%m-%d"),
-    )
-
-
-def _python_lines(comparison: Comparison, command: str) -> str:
-    """A script that makes the same comparison, as far as the data are known by name."""
-    words = words_of(command)
-    names = {kind: (options_of(words, *flags) or [""])[-1] for kind, flags in _OPTIONS.items()}
-    split = f", split={names['split']!r}" if names["split"] else ""
-    weights = f", weights={names['weights']!r}" if names["weights"] else ""
-    model = (
-        f"model = whybox.models.load({names['model']!r}{weights})" if names["model"] else load_by_name(comparison.model)
-    )
-    own = "" if names["data"] in ("", "digits") else ", preprocess=model.preprocess"
-    data = (
-        f"whybox.datasets.load({names['data']!r}{split}{own})" if names["data"] else "...  # the same (inputs, target)"
-    )
-    methods = [one.method for one in comparison.explained if not one.control]
-    return "\n".join(
-        [
-            "import whybox",
-            "",
-            model,
-            f"data = {data}",
-            "methods = [",
-            *(_line(method) for method in methods),
-            "]",
-            "metrics = [",
-            *(f"    {config_text(one.metric)!r}," for one in comparison.criteria),
-            "]",
-            f"options = dict(n={comparison.n}, controls={bool(comparison.controls)}, seed={comparison.seed})",
-            "comparison = whybox.compare(model, data, methods, metrics, infills=(), **options)",
-            'comparison.save("comparison.html")',
-        ]
-    )
-
-
-def _line(method: dict[str, Any]) -> str:
-    if config_class(method) is None:
-        return f"    ...,  # {method['name']}: your own, or another library's"
-    return f"    {config_text(method)!r},"
-
-
-_OPTIONS = {"model": ("--model", "-m"), "weights": ("--weights",), "data": ("--data", "-d"), "split": ("--split",)}
