@@ -1,7 +1,6 @@
 """Tabulating: a comparison as text that fits the terminal."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 from whybox.core.configs import config_title
@@ -44,14 +43,14 @@ def left_out(comparison: Comparison) -> list[str]:
     n = comparison.n
     if comparison.wrong:
         lines.append(f"For {len(comparison.wrong)} of {n} samples the model predicts another class than is explained.")
-    reasons: Counter[tuple[int, str, int]] = Counter()
-    for (row, _), cell in comparison.cells.items():
+    reasons: dict[tuple[int, str, int], list[int]] = {}
+    for (row, column), cell in comparison.cells.items():
         for said, places in cell.skipped.items():
-            reasons[row, said, len(places)] += 1
-    for (row, said, count), often in reasons.items():
-        total = sum(i == row for i, _ in comparison.cells)
-        where = "" if often == total else f" by {often} of {total} scores"
-        lines.append(f"{comparison.names[row]}: {said}{where} for {count} of {n} samples.")
+            reasons.setdefault((row, said, len(places)), []).append(column)
+    for (row, said, count), found in reasons.items():
+        every = len(found) == sum(i == row for i, _ in comparison.cells)
+        where = "" if every else f" ({', '.join(map(comparison.criterion_name, found))})"
+        lines.append(f"{comparison.names[row]}: {said} for {count} of {n} samples{where}.")
     for failure in comparison.failures:
         by = "" if failure.metric is None else f" by {config_title(failure.metric)}"
         lines.append(f"{config_title(failure.method)} could not be scored{by}: {failure.message}")

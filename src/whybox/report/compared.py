@@ -28,7 +28,7 @@ def reproduce_comparison(comparison: Comparison, command: str) -> Reproduce:
     }
     return Reproduce(
         command=command,
-        python=_python_lines(comparison, command),
+        python=python_lines(comparison, command),
         configuration=as_yaml(configuration),
         versions=tuple(comparison.versions.items()),
         seed=comparison.seed,
@@ -37,7 +37,7 @@ def reproduce_comparison(comparison: Comparison, command: str) -> Reproduce:
     )
 
 
-def _python_lines(comparison: Comparison, command: str) -> str:
+def python_lines(comparison: Comparison, command: str) -> str:
     """A script that makes the same comparison, as far as the data are known by name."""
     words = words_of(command)
     names = {kind: (options_of(words, *flags) or [""])[-1] for kind, flags in _OPTIONS.items()}
