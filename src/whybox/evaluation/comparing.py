@@ -20,10 +20,11 @@ from whybox.core.start import check_inputs, started
 from whybox.core.target import Target, as_target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.comparison import Cell, Comparison, Criterion, Explained, Failure
+from whybox.evaluation.comparison import Comparison
 from whybox.evaluation.controls import controls_for
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.metric import case as as_case
+from whybox.evaluation.parts import Cell, Criterion, Explained, Failure
 from whybox.evaluation.suite import METHODS, metrics_for, with_infills
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,10 @@ logger = logging.getLogger(__name__)
 class ComparisonInterrupted(KeyboardInterrupt):
     """Ctrl-C while comparing; `comparison` holds what was measured until then."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: Comparison, planned: int) -> None:
         super().__init__()
         self.comparison = comparison
-        done, all_of_it = len(comparison.cells), len(comparison.explained) * len(comparison.criteria)
-        self.add_note(f"{done} of {all_of_it} scores are measured; they are in the exception's `comparison`")
+        self.add_note(f"{len(comparison.cells)} of {planned} scores were measured")
 
 
 def compare(
@@ -131,7 +131,7 @@ def compare(
             versions=versions(),
         )
     if not complete:
-        raise ComparisonInterrupted(found) from None
+        raise ComparisonInterrupted(found, (len(asked) + len(known)) * len(criteria)) from None
     if not any(not one.control for one in found.explained):
         raise run.errors[0]
     return found
