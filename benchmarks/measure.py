@@ -62,13 +62,13 @@ def ratio(timed: Mapping[str, Mapping[str, Any]], name: str, against: str) -> di
 
 
 def tuned(candidates: Mapping[Any, Work], repeats: int = 2) -> tuple[Any, dict[str, float]]:
-    """The fastest candidate by the shorter of a few runs, and the seconds of all."""
+    """The fastest candidate by the shorter of a few runs, and the processor seconds of all."""
     seconds = {}
     for _ in range(repeats):
         for setting, work in candidates.items():
-            began = time.perf_counter()
+            began = time.process_time()
             work()
-            seconds[setting] = min(seconds.get(setting, float("inf")), time.perf_counter() - began)
+            seconds[setting] = min(seconds.get(setting, float("inf")), time.process_time() - began)
     return min(seconds, key=lambda setting: seconds[setting]), {str(key): value for key, value in seconds.items()}
 
 
@@ -119,6 +119,12 @@ def save(name: str, settings: Mapping[str, Any], results: Any) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def saved(name: str) -> dict[str, Any]:
+    """The results in benchmarks/results/NAME.json, none where there is no such file."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text())["results"] if file.exists() else {}  # type: ignore[no-any-return]
 
 
 def environment() -> dict[str, Any]:

@@ -62,13 +62,29 @@ class TestTrust:
         assert panel.checks[0].measured[0].note == "no weights."
         assert panel.lead == "Unchecked."
 
+    def test_scores_stand_beside_controls(self, findings: report.Findings) -> None:
+        panel = trust(findings.explanations, QUICK, 0, findings.trials)
+        assert [row.name for row in panel.trials] == [
+            "Beside controls: replaced by UniformNoise",
+            "Beside controls: replaced by Zero",
+        ]
+        for row, trial in zip(panel.trials, findings.trials, strict=True):
+            assert [one.method for one in row.controls] == list(trial.controls)
+            scores = (*trial.scores, *trial.controls.values())
+            for one, values in zip((*row.measured, *row.controls), scores, strict=True):
+                assert float(one.value.replace("−", "-")) == pytest.approx(float(values[0]), abs=6e-4)
+                assert one.share is not None
+                assert (one.share > 0.5) == (float(values[0]) > 0)
+        text = text_of(html([findings], ["a", "b"]))
+        assert all(f": {one.says}. {one.reason[0].upper()}{one.reason[1:]}." in text for one in panel.lights)
+
     def test_failing_is_said_first(self, findings: report.Findings) -> None:
         strict = tuple(
             replace(check, limit=0.0001, values=check.values + 1) for check in findings.explanations[0].checks
         )
         panel = trust([replace(findings.explanations[0], checks=strict)], ["Gradient"], 0)
         assert panel.verdict == "fail"
-        assert panel.lead == "Read with care."
+        assert panel.lead == "Do not rely on Gradient here."
         assert "2 of 2 checks fail" in panel.summary
 
 

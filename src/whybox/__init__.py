@@ -32,12 +32,13 @@ _PLACES = {
     "whybox.evaluation.comparing": ("ComparisonInterrupted", "compare"),
     "whybox.evaluation.comparison": ("Comparison",),
     "whybox.evaluation.metric": ("Limit", "Metric", "Scores"),
+    "whybox.evaluation.studies.study": ("Findings", "Study"),
     "whybox.inspection": ("Inspection", "inspect"),
 }
 _MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}
 _MODULES["rules"] = "whybox.attribution.backprop.rules"
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}
-_TABLES = (_tables.METHODS, _tables.CONTROLS, _tables.METRICS, _tables.VALUES)
+_TABLES = (_tables.METHODS, _tables.CONTROLS, _tables.METRICS, _tables.STUDIES, _tables.VALUES)
 _NAMES |= {place.partition(":")[2]: place.partition(":")[0] for table in _TABLES for place in table.values()}
 
 __all__ = [*_NAMES, *_MODULES, "method", "methods", "metric", "metrics"]  # noqa: PLE0604

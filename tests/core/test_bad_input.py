@@ -341,6 +341,7 @@ def test_a_layer_that_runs_twice_or_never():
         (lambda: ExpectedGradients(samples=0), "whole samples ≥ 1"),
         (lambda: whybox.Blur(0.0), "positive sigma"),
         (lambda: whybox.Patches(0), "at least one position wide"),
+        (lambda: whybox.Grid(0), "at least one patch along an axis"),
         (lambda: Model(NET, chunk=0), "at least 1, not 0"),
         (lambda: Domain((0.0, 0.0), (1.0,)), "as many lowest as highest"),
         (lambda: Domain((), ()), "as many lowest as highest"),

@@ -13,7 +13,9 @@ from whybox import (
     Blur,
     Constant,
     Domain,
+    Flipped,
     GaussianNoise,
+    Grid,
     Imputed,
     Mean,
     Patches,
@@ -55,6 +57,12 @@ def test_fixed_values(x):
     assert torch.equal(black[:, 1], torch.full((3, 5, 4), 2.0))
     black += 1  # not an alias of anything
     assert torch.equal(fill(Black(), x)[:, 0], torch.full((3, 5, 4), -1.0))
+
+
+def test_flipped_is_mirrored_within_the_domain():
+    x = torch.tensor([[0.0, 0.25, 2.0]])
+    assert torch.equal(Flipped().fill(x, Domain((0.0,), (2.0,)), []), torch.tensor([[2.0, 1.75, 0.0]]))
+    assert torch.equal(Flipped().fill(x, Domain((-1.0,), (1.0,)), []), -x)
 
 
 def test_mean(x):
@@ -244,9 +252,26 @@ def test_patches_against_loops(shape, size):
         assert len(labels.unique()) == x[0, 0].numel()
 
 
-def test_pixels_need_positions():
-    with pytest.raises(InputError, match=r"use Along\(1\)"):
-        Pixels().labels(torch.zeros(2, 3))
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 3, 13, 5), (2, 1, 4, 7, 9)])
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_a_grid_has_so_many_patches_along_every_axis(shape, count):
+    labels = Grid(count).labels(torch.zeros(shape))
+    assert labels.shape == (1, 1, *shape[2:])
+    grid = [min(count, size) for size in shape[2:]]
+    assert sorted(labels.unique().tolist()) == list(range(math.prod(grid)))
+    for axis, (size, cells) in enumerate(zip(shape[2:], grid, strict=True)):
+        place = labels[0, 0].movedim(axis, 0).reshape(size, -1)[:, 0] // math.prod(grid[axis + 1 :])
+        widths = torch.bincount(place, minlength=cells)
+        assert place.tolist() == sorted(place.tolist())
+        assert widths.min() >= 1
+        assert widths.max() - widths.min() <= 1
+
+
+def test_the_pixels_of_a_table_are_its_columns():
+    assert Pixels().labels(torch.zeros(2, 3)).tolist() == [[0, 1, 2]]
+    for regions in (Patches(2), Grid(2)):
+        with pytest.raises(InputError, match=r"use Along\(1\)"):
+            regions.labels(torch.zeros(2, 3))
 
 
 def test_along():

@@ -2,6 +2,9 @@
 
 import gc
 import logging
+import platform
+import subprocess
+import sys
 import types
 
 import pytest
@@ -187,3 +190,27 @@ def test_free_memory_is_a_number_of_bytes_or_unknown(monkeypatch, tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 16 kB\nMemAvailable:   8 kB\n")
     monkeypatch.setattr(streams, "Path", lambda _: tmp_path / "meminfo")
     assert streams.free_memory() == 8192
+
+
+MAPPED = """
+import ctypes, sys, torch
+from whybox.core.stream import ChunkSize
+if sys.argv[1] == "streamed":
+    ChunkSize((torch.zeros(1, 4),))
+block = torch.empty(6 * 2**20)
+libc = ctypes.CDLL(None)
+fields = [(name, ctypes.c_size_t) for name in "abcdefghij"]
+libc.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), {"_fields_": fields})
+print(libc.mallinfo2().e)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc gives single blocks back at once")
+def test_memory_that_one_chunk_frees_is_kept_for_the_next():
+    """A block in a mapping of its own, `hblkhd` of mallinfo(3), goes back to the system when it is freed."""
+
+    def mapped(how):
+        return int(subprocess.run([sys.executable, "-c", MAPPED, how], check=True, capture_output=True).stdout)
+
+    assert mapped("at first") >= 24 * 2**20
+    assert mapped("streamed") < 24 * 2**20

@@ -1,4 +1,4 @@
-"""A model of which it is known where its evidence lies: a square in the middle of small pictures."""
+"""Models of which it is known where their evidence lies: a square in the middle of small pictures; a colour."""
 
 from dataclasses import dataclass
 
@@ -47,6 +47,21 @@ def planted(count: int = 4, chunk: int | None = None) -> Planted:
     return Planted(model, inputs, torch.ones(count, dtype=torch.long), inputs * weight, truth)
 
 
+def colours(count: int = 4, chunk: int | None = None) -> Planted:
+    """A model that says which of four colours a picture has, wherever it has it, and so many pictures in turn."""
+    generator = torch.Generator().manual_seed(1)
+    target = torch.arange(count) % 4
+    inputs = 0.1 * torch.rand(count, 4, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    inputs[torch.arange(count), target] += 0.9
+    weight = (torch.eye(4, dtype=torch.float64) - 0.25).view(4, 4, 1, 1).expand(4, 4, SIZE, SIZE) / 6
+    linear = nn.Linear(4 * SIZE * SIZE, 4, bias=False).double()
+    with torch.no_grad():
+        linear.weight.copy_(weight.flatten(1))
+    model = Model(nn.Sequential(nn.Flatten(), linear), domain=Domain((0.0,), (1.0,)), chunk=chunk)
+    everywhere = torch.ones(count, 1, SIZE, SIZE, dtype=torch.bool)
+    return Planted(model, inputs, target, inputs * weight[target], everywhere)
+
+
 @dataclass(frozen=True)
 class Known(Method):
     """The exact contribution of every value: input times weight."""
@@ -54,5 +69,5 @@ class Known(Method):
     taxonomy = Taxonomy(shows="features", needs="outputs", relation="closed-form")
 
     def attribute(self, task: Task) -> Tensor:
-        weight = task.model.module[1].weight[1].detach()
-        return task.inputs * weight.view(1, *task.inputs.shape[1:])
+        weight = task.model.module[1].weight[task.target.index].detach()
+        return task.inputs * weight.view(task.inputs.shape)

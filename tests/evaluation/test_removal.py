@@ -40,6 +40,14 @@ def pictures(n: int = 3, height: int = 11, width: int = 10) -> tuple[Tensor, Ten
     return x, torch.randn(n, 3, height, width, generator=generator, dtype=torch.float64)
 
 
+def blobs() -> tuple[Tensor, Tensor, list[int]]:
+    """Smooth pictures, relevance, and the numbers of their superpixels, which differ."""
+    x = nn.functional.interpolate(pictures(4, 6, 6)[0], (24, 24), mode="bicubic")
+    counts = (Superpixels(12).labels(x).flatten(1).amax(1) + 1).tolist()
+    assert len(set(counts)) > 1
+    return x, pictures(4, 24, 24)[1], counts
+
+
 def by_hand(f, x, relevance, target, size, removed, order, filled):
     """One picture at a time, one region at a time: the probabilities after so many regions are gone."""
     height, width = x.shape[1:]
@@ -112,7 +120,7 @@ def test_noise_is_drawn_once_for_the_whole_way():
 
 
 def test_a_random_order_has_nothing_to_do_with_the_map():
-    f, (x, relevance) = Model(net()), pictures()
+    f, (x, relevance) = Model(net(), chunk=8), pictures()
     one, other = (RegionPerturbation(size=3, order="random")(f, x, 1, r) for r in (relevance, -relevance))
     assert torch.equal(one, other)
 
@@ -130,9 +138,8 @@ def test_ties_are_broken_at_random():
 
 
 def test_regions_of_different_number_in_each_picture():
-    f, (x, relevance) = Model(net()), pictures(4, 24, 24)
+    f, (x, relevance, counts) = Model(net()), blobs()
     found = Deletion(steps=5, regions=Superpixels(12)).run(f, x, 1, relevance)
-    counts = (Superpixels(12).labels(x).flatten(1).amax(1) + 1).tolist()
     assert found.details["removed"][:, -1].tolist() == counts
     blank = net()(torch.zeros_like(x)).softmax(1)[:, 1].detach()
     assert torch.allclose(found.details["probability"][:, -1], blank)

@@ -1,4 +1,4 @@
-"""Finding, from one forward pass of one sample, the layer that a class activation map should be drawn from."""
+"""Finding, from one forward pass of one sample, the last layer of some kind: to draw a map from, or to look inside."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from whybox.core.errors import InputError, ModelError
 from whybox.core.layout import to_grid
 from whybox.core.taps import tap
 from whybox.core.task import Task
-from whybox.core.tree import as_tuple
+from whybox.core.tree import Inputs, as_tuple, like
 
 
 def last_spatial_layer(task: Task) -> str:
@@ -45,6 +45,24 @@ def last_spatial_layer(task: Task) -> str:
         "found no layer with positions that all of the evidence passes through; name one with layer='…' "
         "(`whybox layers MODEL` lists them with their shapes), or use another method"
     )
+
+
+def last_layer(task: Task) -> str | None:
+    """The last layer to run before the output that all paths pass through: what the model makes its answer of.
+
+    Layers whose output is the model's own are passed over: the last one, and containers that end with it. None where
+    no layer is left.
+    """
+    leaf = as_tuple(task.inputs)[0][:1].detach().requires_grad_()
+    outputs, score = _run(task, leaf)
+    with torch.no_grad():
+        last = task.output(_as_given(task, leaf), torch.zeros(1, dtype=torch.long))
+
+    def is_last(output: Tensor) -> bool:
+        return output.shape == last.shape and torch.allclose(output, last, rtol=1e-4, atol=1e-6)
+
+    before = (name for name, output in reversed(outputs.items()) if output.requires_grad and not is_last(output))
+    return next((name for name in before if _separates(outputs[name], score, leaf)), None)
 
 
 def averaged_layer(task: Task) -> str:
@@ -99,10 +117,14 @@ def _run(task: Task, first: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
         return edit
 
-    inputs = (first,) if isinstance(task.inputs, tuple) else first
     with tap(task.model.module, {name: keep(name) for name in task.model.layers()}):
-        score = task.forward(inputs, torch.zeros(1, dtype=torch.long))
+        score = task.forward(_as_given(task, first), torch.zeros(1, dtype=torch.long))
     return {name: output for name, output in outputs.items() if name not in twice}, score
+
+
+def _as_given(task: Task, first: Tensor) -> Inputs:
+    """The first sample as the model takes it, with this in the place of its first input."""
+    return like(task.inputs, (first, *(x[:1] for x in as_tuple(task.inputs)[1:])))
 
 
 def _separates(output: Tensor, score: Tensor, leaf: Tensor) -> bool:

@@ -12,7 +12,6 @@ from whybox.core.errors import InputError, WhyboxError
 from whybox.core.text import columns, wrap
 
 if TYPE_CHECKING:
-    from whybox.core.explanation import Explanation
     from whybox.report import Findings
 
 _BAR = 20
@@ -54,43 +53,29 @@ def _prediction(found: "Findings", sample: int, model: str) -> list[str]:
 
 
 def _methods(found: "Findings", sample: int) -> list[str]:
-    """For each method how many checks it passes and which it does not, or why it is left out."""
-    from whybox.core.explanation import Explanation
-
-    rows = [
-        (
-            _called(result.method),
-            _checks(result, sample) if isinstance(result, Explanation) else f"left out: {result.message}",
-        )
-        for result in found.results
-    ]
-    return [*columns(rows, "    "), *_agreement(found, sample)]
-
-
-def _agreement(found: "Findings", sample: int) -> list[str]:
-    """Whether the methods point at the same places."""
+    """For each method whether its map can be relied on, or why it is left out; and whether the methods agree."""
     from whybox.core.configs import config_titles
+    from whybox.core.explanation import Explanation
     from whybox.report.trust import trust
 
     titles = config_titles([explanation.method for explanation in found.explanations])
-    agreement = trust(found.explanations, titles, sample).agreement
-    if agreement is None:
-        return []
-    return [wrap(f"The methods {agreement.verdict} (median rank correlation {agreement.median:.2g}).", "  ")]
+    panel = trust(found.explanations, titles, sample, found.trials)
+    lights = iter(panel.lights)
+    lines = []
+    for result in found.results:
+        if isinstance(result, Explanation):
+            light = next(lights)
+            said = f"{light.says}: {light.reason}"
+        else:
+            said = f"left out: {result.message}"
+        lines += [f"    {_called(result.method)}", wrap(said, "        ")]
+    if panel.agreement is not None:
+        median = f"median rank correlation {panel.agreement.median:.2g}"
+        lines.append(wrap(f"The methods {panel.agreement.verdict} ({median}).", "  "))
+    return lines
 
 
 def _called(config: dict[str, Any]) -> str:
     from whybox.core.registry import method
 
     return written(method(**config))
-
-
-def _checks(explanation: "Explanation", sample: int) -> str:
-    """In brief; a check without a value (NaN) is neither passed nor failed."""
-    values = [(check, float(check.values[sample])) for check in explanation.checks]
-    measured = [(check, value) for check, value in values if value == value]
-    failed = [f"{check.name} {value:.3g} > {check.limit:g}" for check, value in measured if not value <= check.limit]
-    if not measured:
-        return "no checks"
-    passed = f"{len(measured) - len(failed)} of {len(measured)} checks pass"
-    return f"{passed}; warning: {', '.join(failed)}" if failed else passed

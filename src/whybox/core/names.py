@@ -42,6 +42,51 @@ METRICS = {
     "region_perturbation": "whybox.evaluation.region_perturbation:RegionPerturbation",
     "deletion": "whybox.evaluation.deletion:Deletion",
     "insertion": "whybox.evaluation.deletion:Insertion",
+    "pixel_flipping": "whybox.evaluation.pixel_flipping:PixelFlipping",
+    "road": "whybox.evaluation.road:ROAD",
+    "irof": "whybox.evaluation.irof:IROF",
+    "token_deletion": "whybox.evaluation.token_deletion:TokenDeletion",
+    "faithfulness_correlation": "whybox.evaluation.random_subsets:FaithfulnessCorrelation",
+    "faithfulness_estimate": "whybox.evaluation.one_by_one:FaithfulnessEstimate",
+    "infidelity": "whybox.evaluation.infidelity:Infidelity",
+    "sensitivity_n": "whybox.evaluation.random_subsets:SensitivityN",
+    "monotonicity_correlation": "whybox.evaluation.one_by_one:MonotonicityCorrelation",
+    "mu_fidelity": "whybox.evaluation.random_subsets:MuFidelity",
+    "average_drop": "whybox.evaluation.average_drop:AverageDrop",
+    "average_increase": "whybox.evaluation.average_drop:AverageIncrease",
+    "average_gain": "whybox.evaluation.average_drop:AverageGain",
+    "max_sensitivity": "whybox.evaluation.sensitivity:MaxSensitivity",
+    "average_sensitivity": "whybox.evaluation.sensitivity:AverageSensitivity",
+    "local_lipschitz": "whybox.evaluation.sensitivity:LocalLipschitz",
+    "relative_input_stability": "whybox.evaluation.relative_stability:RelativeInputStability",
+    "relative_output_stability": "whybox.evaluation.relative_stability:RelativeOutputStability",
+    "relative_representation_stability": "whybox.evaluation.relative_stability:RelativeRepresentationStability",
+    "continuity": "whybox.evaluation.continuity:Continuity",
+    "pointing_game": "whybox.evaluation.localisation:PointingGame",
+    "relevance_mass": "whybox.evaluation.localisation:RelevanceMass",
+    "relevance_rank": "whybox.evaluation.localisation:RelevanceRank",
+    "energy_in_box": "whybox.evaluation.localisation:EnergyInBox",
+    "iou": "whybox.evaluation.localisation:IoU",
+    "auc": "whybox.evaluation.localisation:AUC",
+    "mosaic": "whybox.evaluation.mosaic:Mosaic",
+    "sparseness": "whybox.evaluation.complexity:Sparseness",
+    "complexity": "whybox.evaluation.complexity:Complexity",
+    "effective_complexity": "whybox.evaluation.complexity:EffectiveComplexity",
+    "mprt": "whybox.evaluation.mprt:MPRT",
+    "smooth_mprt": "whybox.evaluation.mprt:SmoothMPRT",
+    "efficient_mprt": "whybox.evaluation.mprt:EfficientMPRT",
+    "random_logit": "whybox.evaluation.random_logit:RandomLogit",
+    "completeness": "whybox.evaluation.completeness:Completeness",
+    "non_sensitivity": "whybox.evaluation.non_sensitivity:NonSensitivity",
+    "input_invariance": "whybox.evaluation.input_invariance:InputInvariance",
+}
+
+# Questions about methods that need training data, a training, or a second model.
+STUDIES = {
+    "data_randomisation": "whybox.evaluation.studies.data_randomisation:DataRandomisation",
+    "roar": "whybox.evaluation.studies.roar:ROAR",
+    "implementation_invariance": "whybox.evaluation.studies.implementation_invariance:ImplementationInvariance",
+    "consensus": "whybox.evaluation.studies.consensus:Consensus",
 }
 
 # Values that stand in the fields of methods and metrics.
@@ -50,6 +95,7 @@ _INFILLS = (
     "Constant",
     "Mean",
     "Black",
+    "Flipped",
     "Blur",
     "Shuffled",
     "Imputed",
@@ -57,7 +103,7 @@ _INFILLS = (
     "UniformNoise",
     "GaussianNoise",
 )
-_REGIONS = ("Pixels", "Patches", "Superpixels", "Along")
+_REGIONS = ("Pixels", "Patches", "Grid", "Superpixels", "Along")
 VALUES = {name: f"whybox.core.reference:{name}" for name in _INFILLS}
 VALUES |= {name: f"whybox.core.regions:{name}" for name in _REGIONS}
 VALUES |= {name: f"whybox.attribution.backprop.composites:{name}" for name in ("Composite", "Match")}

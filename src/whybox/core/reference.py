@@ -77,6 +77,17 @@ class Black(Infill):
 
 
 @dataclass(frozen=True)
+class Flipped(Infill):
+    """Each value mirrored within the domain of its channel: low + high − x, so that black becomes white."""
+
+    fixed = True
+
+    def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
+        low, high = domain.bounds(x)
+        return low + high - x
+
+
+@dataclass(frozen=True)
 class Mean(Infill):
     """The mean of each sample's channel over its positions; of the whole row where there are no positions."""
 

@@ -1,5 +1,6 @@
 """Regions: which values are hidden together. `labels(x)` numbers them from 0, broadcastable to x (n, …)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
@@ -23,7 +24,7 @@ class Pixels(Regions):
     """Every position by itself, its channels together; every column of a table and token of a text."""
 
     def labels(self, x: Tensor) -> Tensor:
-        return Along(1).labels(x) if x.ndim == 2 else _grid(x, 1)
+        return Along(1).labels(x) if x.ndim == 2 else _grid(x, lambda place, _: place)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,25 @@ class Patches(Regions):
             raise InputError(f"a patch is at least one position wide, not {self.size}")
 
     def labels(self, x: Tensor) -> Tensor:
-        return _grid(x, self.size)
+        return _grid(x, lambda place, _: place // self.size)
+
+
+@dataclass(frozen=True)
+class Grid(Regions):
+    """So many patches along every axis of positions, as equal in size as they can be; at most one for each position.
+
+    Args:
+        count: of patches along an axis.
+    """
+
+    count: int = 9
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"a grid has at least one patch along an axis, not {self.count}")
+
+    def labels(self, x: Tensor) -> Tensor:
+        return _grid(x, lambda place, size: place * min(self.count, size) // size)
 
 
 @dataclass(frozen=True)
@@ -101,14 +120,14 @@ class Superpixels(Regions):
         return torch.as_tensor(numpy.stack(numbered), device=x.device)[:, None]
 
 
-def _grid(x: Tensor, size: int) -> Tensor:
-    """Patch numbers over the positions, (1, 1, …)."""
+def _grid(x: Tensor, cell: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Patch numbers over the positions, (1, 1, …); `cell` says of every place on an axis in which patch it is."""
     if x.ndim < 3:
         raise InputError(f"the input has no positions (n, c, …): its shape is {tuple(x.shape)}; use Along(1)")
     number = torch.zeros((1,) * x.ndim, dtype=torch.long, device=x.device)
     for axis in range(2, x.ndim):
         shape = [1] * x.ndim
         shape[axis] = -1
-        patch = torch.arange(x.shape[axis], device=x.device).div(size, rounding_mode="floor").view(shape)
-        number = number * (-(-x.shape[axis] // size)) + patch
+        patch = cell(torch.arange(x.shape[axis], device=x.device), x.shape[axis])
+        number = number * (int(patch[-1]) + 1) + patch.view(shape)
     return number

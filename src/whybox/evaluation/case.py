@@ -6,13 +6,14 @@ before. So six robustness metrics share their perturbed explanations, and Deleti
 without knowing of each other: they only ask for equal values.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from whybox.attribution.perturbation import engine
 from whybox.core.block import Block
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Method
@@ -24,6 +25,8 @@ from whybox.core.tree import Inputs, as_tuple, each
 
 Found = TypeVar("Found", covariant=True)
 Subject = TypeVar("Subject", contravariant=True)
+# Makes variants number[j] of sample[j], both (k,).
+Make = Callable[[Tensor, Tensor], Inputs]
 
 
 class Measurement(Protocol[Subject, Found]):
@@ -79,6 +82,18 @@ class Samples:
         """What the model says of the inputs themselves, (n,). Cost: n forwards, once."""
         return self.once(_Originals())
 
+    def ask(self, variants: int | Tensor, make: Make) -> Answers:
+        """The answers for variants 0 … of every sample, so many or (n,) of each its own number: each (n, most).
+
+        NaN beyond a sample's own number. Cost: as many forwards.
+        """
+        task, counts = self.task, torch.as_tensor(variants).expand(self.task.size)
+        table = torch.full((task.size, int(counts.max()), len(Answers._fields)), torch.nan, dtype=torch.float64)
+        chunks = engine.ask(task, counts, lambda *which: (make(*which), None), lambda x, s: answers(task, x, s))
+        for chunk in chunks:
+            table[chunk.sample, chunk.number] = chunk.score
+        return Answers(*table.unbind(2))
+
     def filled(self, infill: Infill) -> Inputs | None:
         """Every sample replaced whole, by one draw of the infill; None where that depends on what is hidden."""
         return None if isinstance(infill, Imputed) else self.once(_Filled(infill))
@@ -92,7 +107,7 @@ class Case:
         samples: the batch.
         relevance: the explanation: the inputs' rank, size 1 on axes not told apart.
         method: what explained, for metrics that must explain again; or None.
-        truth: where the evidence lies, for metrics of localisation: see `Localisation`; or None.
+        truth: where the evidence lies, for metrics of localisation: see `evaluation.truth`; or None.
         known: what was measured of this explanation so far, by measurement.
     """
 
@@ -114,12 +129,15 @@ class Case:
 
     def explain(self, inputs: Inputs, block: Block) -> Inputs:
         """The relevance of variants of the samples, explained by the same method for the same target."""
+        return self.explain_in(self.task.on(inputs, block))
+
+    def explain_in(self, task: Task) -> Inputs:
+        """The relevance that the same method finds for a task that is another in its inputs, target or model."""
         if self.method is None:
             raise InputError("this metric explains again: give method=, the method that the relevance comes from")
-        task = self.task.on(inputs, block)
         answer = self.method.attribute(task)
         relevance = answer.relevance if isinstance(answer, Attribution) else answer
-        check_relevance(relevance, inputs, type(self.method).__name__)
+        check_relevance(relevance, task.inputs, type(self.method).__name__)
         return each(Tensor.detach, relevance)
 
     def constant(self) -> Tensor:

@@ -148,6 +148,11 @@ class Metric(Value):
         return scores
 
 
+def unless(reasons: Mapping[str, Tensor], values: Tensor) -> Tensor:
+    """The values (n,), but NaN where one of the reasons speaks against having any."""
+    return torch.where(torch.stack(list(reasons.values())).any(0), torch.nan, values)
+
+
 def case(samples: Samples, relevance: Any, method: Method | None = None, truth: Tensor | None = None) -> Case:
     """A case, after a look at the relevance.
 

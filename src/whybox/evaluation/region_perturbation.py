@@ -8,7 +8,7 @@ from whybox.core.reference import Infill, UniformNoise
 from whybox.core.regions import Patches
 from whybox.evaluation.case import Case
 from whybox.evaluation.metric import Metric, Scores
-from whybox.evaluation.removal import Curve, Removal
+from whybox.evaluation.removal import Removal, fall
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,5 @@ class RegionPerturbation(Metric):
             raise InputError(f"size, steps and levels are at least 1, not {self.size}, {self.steps}, {self.levels}")
 
     def measure(self, case: Case) -> Scores:
-        if self.order != "both":
-            curve = self._curve(case, self.order)
-            return Scores(curve.area_over(self.follows), curve.details(self.follows))
-        most, least = (self._curve(case, order) for order in ("most", "least"))
-        between = most.area_over(self.follows) - least.area_over(self.follows)
-        return Scores(between, {"most": most.details(self.follows), "least": least.details(self.follows)})
-
-    def _curve(self, case: Case, order: Literal["most", "least", "random"]) -> Curve:
-        return case.once(Removal(Patches(self.size), self.infill, order, self.levels, self.steps))
+        removal = Removal(Patches(self.size), self.infill, levels=self.levels, upto=self.steps)
+        return fall(case, removal, self.order, self.follows)

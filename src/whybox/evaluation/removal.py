@@ -5,13 +5,13 @@ model nothing. What a region is replaced by is drawn once per sample, so that a 
 takes away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from whybox.attribution.perturbation.engine import Engine, ask
+from whybox.attribution.perturbation.engine import Engine
 from whybox.attribution.perturbation.partition import Partition
 from whybox.attribution.perturbation.uniform import uniform
 from whybox.core.block import Block
@@ -19,8 +19,10 @@ from whybox.core.errors import InputError
 from whybox.core.reference import Infill
 from whybox.core.regions import Regions
 from whybox.core.tree import Inputs, as_tuple
-from whybox.evaluation.case import Answers, Case, Samples, answers
+from whybox.evaluation.case import Answers, Case, Samples
+from whybox.evaluation.metric import Scores
 
+Order = Literal["most", "least", "random"]
 ORDERS = ("most", "least", "random")
 
 
@@ -72,7 +74,7 @@ class Ranks:
     """
 
     regions: Regions | None
-    order: Literal["most", "least", "random"] = "most"
+    order: Order = "most"
     mean: bool = False
 
     def measure(self, case: Case) -> Tensor:
@@ -100,40 +102,39 @@ class Removal:
         infill: what is put in its place.
         order: as in `Ranks`.
         levels: how often the model is asked, besides for the inputs themselves.
-        upto: how many regions are taken away at most; None for all.
+        upto: how many regions are taken away at most, or (a float) which share of them.
         mean: as in `Ranks`.
     """
 
     regions: Regions | None
     infill: Infill
-    order: Literal["most", "least", "random"] = "most"
+    order: Order = "most"
     levels: int = 20
-    upto: int | None = None
+    upto: int | float = 1.0
     mean: bool = False
 
     def measure(self, case: Case) -> Curve:
         partition = case.samples.once(Divided(self.regions))
         ranks = case.once(Ranks(self.regions, self.order, self.mean))
-        last = partition.counts if self.upto is None else partition.counts.clamp_max(self.upto)
+        counts = partition.counts
+        last = (counts * self.upto).round().long() if isinstance(self.upto, float) else counts.clamp_max(self.upto)
         levels = min(self.levels, int(last.max()))
         removed = (last[:, None] * torch.arange(levels + 1) / levels).round().long()
         first = case.samples.originals
         rest = self._answers(case, partition, ranks, removed[:, 1:])
         both = (torch.cat((one[:, None], more), 1) for one, more in zip(first, rest, strict=True))
-        return Curve(removed, removed.double() / partition.counts[:, None], Answers(*both))
+        return Curve(removed, removed.double() / counts[:, None], Answers(*both))
 
     def _answers(self, case: Case, partition: Partition, ranks: Tensor, removed: Tensor) -> Answers:
         """The answers with the first removed[s, j] regions of sample s gone, each (n, levels)."""
         task = case.task
         engine = Engine(task, self.infill, partition, filled=case.samples.filled(self.infill))
 
-        def make(sample: Tensor, level: Tensor) -> tuple[Inputs, None]:
+        def make(sample: Tensor, level: Tensor) -> Inputs:
             kept = ranks[sample] >= removed[sample, level][:, None]
-            return engine.hide(partition.masks(kept, sample), Block(task, sample, torch.zeros_like(sample))), None
+            return engine.hide(partition.masks(kept, sample), Block(task, sample, torch.zeros_like(sample)))
 
-        chunks = ask(task, removed.shape[1], make, lambda inputs, sample: answers(task, inputs, sample))
-        found = torch.cat([chunk.score for chunk in chunks])
-        return Answers(*found.view(*removed.shape, -1).unbind(2))
+        return case.samples.ask(removed.shape[1], make)
 
 
 def relevance_of(partition: Partition, relevance: Inputs, *, mean: bool = False) -> Tensor:
@@ -148,3 +149,13 @@ def relevance_of(partition: Partition, relevance: Inputs, *, mean: bool = False)
         total.scatter_add_(1, index, values)
         count.scatter_add_(1, index, torch.ones_like(values))
     return total / count.clamp_min(1) if mean else total
+
+
+def fall(case: Case, removal: Removal, order: Order | Literal["both"], quantity: str) -> Scores:
+    """AOPC: how far the quantity falls on the way, on average over the levels; with "both" that of most minus least."""
+    if order != "both":
+        curve = case.once(replace(removal, order=order))
+        return Scores(curve.area_over(quantity), curve.details(quantity))
+    most, least = (case.once(replace(removal, order=order)) for order in ("most", "least"))
+    between = most.area_over(quantity) - least.area_over(quantity)
+    return Scores(between, {"most": most.details(quantity), "least": least.details(quantity)})

@@ -33,16 +33,18 @@ def metrics_for(inputs: "Inputs", *, truth: bool) -> "list[Metric]":
         metric = registry.metric(name)
         if metric.needs_truth and not truth:
             continue
-        found.append(replace(metric, **_of_size(inputs)) if name == "region_perturbation" else metric)  # type: ignore[type-var]
+        found.append(of_size(metric, inputs) if name == "region_perturbation" else metric)
     return found
 
 
-def _of_size(inputs: "Inputs") -> dict[str, int]:
+def of_size(metric: "Metric", inputs: "Inputs") -> "Metric":
+    """RegionPerturbation with the grid and the steps that suit inputs of this size."""
     from whybox.core.tree import as_tuple
 
     grid = as_tuple(inputs)[0].shape[2:] or (1,)
     size = math.ceil(min(grid) / _GRID)
-    return {"size": size, "steps": max(1, round(_REPLACED * math.prod(math.ceil(edge / size) for edge in grid)))}
+    steps = max(1, round(_REPLACED * math.prod(math.ceil(edge / size) for edge in grid)))
+    return replace(metric, size=size, steps=steps)  # type: ignore[type-var]
 
 
 def with_infills(metric: "Metric", infills: "tuple[Infill, ...] | None") -> "list[Metric]":

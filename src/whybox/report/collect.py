@@ -15,7 +15,8 @@ from whybox.core.method import Method
 from whybox.core.model import Model
 from whybox.core.start import check_inputs, start
 from whybox.core.target import Contrast, Logit, Target, as_target
-from whybox.core.tree import Inputs, as_tuple
+from whybox.core.tree import Inputs, as_tuple, each
+from whybox.evaluation.trials import Trial, trials
 from whybox.explaining import explain
 from whybox.report.findings import Contrasts, Failure, Findings
 
@@ -52,7 +53,8 @@ def collect(
         InputError, TargetError, UnknownNameError: the question itself is wrong.
         WhyboxError: no method could explain the model; the first one's error.
 
-    Cost: that of `whybox.explain` for every method, and of the cheapest ones five or six times more.
+    Cost: that of `whybox.explain` for every method, of the cheapest ones five or six times more, and that of
+        `whybox.evaluation.trials.trials`.
     """
     model = Model.wrap(model)
     chosen = [registry.method(method) if isinstance(method, str) else method for method in methods]
@@ -84,6 +86,7 @@ def collect(
         results=tuple(results),
         contrasts=contrasts,
         contrast_note=note,
+        trials=_trials(model, inputs, able, pinned, at=at, seed=seed, progress=progress),
         seed=seed,
         at=at,
     )
@@ -130,6 +133,27 @@ def _contrasts(
                 return found, ""
             instead = found
     return instead, "" if instead is not None else note
+
+
+def _trials(
+    model: Model,
+    inputs: Inputs,
+    able: list[tuple[Method, Explanation]],
+    target: Target,
+    *,
+    at: str | None,
+    seed: int,
+    progress: bool,
+) -> tuple[Trial, ...]:
+    """The explanations beside controls; nothing where they are of a layer inside, or cannot be tried."""
+    if at is not None:
+        return ()
+    relevances = [each(lambda r, x: r.to(x.device), explanation.relevance, inputs) for _, explanation in able]
+    try:
+        return trials(model, inputs, target, relevances, seed=seed, progress=progress)
+    except WhyboxError as error:
+        logger.warning("the explanations cannot be tried: %s", error)
+        return ()
 
 
 def _cost(answer: tuple[Method, Explanation]) -> int:

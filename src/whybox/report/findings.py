@@ -10,6 +10,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.layout import by_position
 from whybox.core.model import Domain
 from whybox.core.target import Target
+from whybox.evaluation.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Findings:
         results: for each method that was asked its Explanation, or the Failure in its place; at least one explains.
         contrasts: "why this, not that", or None where there are no classes to compare.
         contrast_note: why there are none, or "".
+        trials: what became of the prediction as each explanation's places were taken away, beside controls; or nothing.
         seed, at: as they were given.
     """
 
@@ -70,6 +72,7 @@ class Findings:
     results: tuple[Explanation | Failure, ...]
     contrasts: Contrasts | None = None
     contrast_note: str = ""
+    trials: tuple[Trial, ...] = ()
     seed: int = 0
     at: str | None = None
 

@@ -11,7 +11,9 @@ import torch
 from whybox.core.explanation import Explanation
 from whybox.core.method import Check
 from whybox.evaluation.similarity import rank_correlation
+from whybox.evaluation.trials import Trial
 from whybox.plot import number
+from whybox.report.lights import Light, light
 
 # How a median rank correlation between methods is put into words, from the strongest.
 _AGREEMENT = (
@@ -57,6 +59,15 @@ class CheckRow:
 
 
 @dataclass(frozen=True)
+class TrialRow:
+    """One trial with the scores of all methods, and of the controls beside them; a share of ½ is what chance gives."""
+
+    name: str
+    measured: tuple[Measured, ...]
+    controls: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Rank correlations between the methods' maps; `table[i][j]` is None on the diagonal."""
 
@@ -69,22 +80,27 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Trust:
-    """The trust panel of one sample; `verdict` is "pass", "fail" or "none", `lead` and `summary` say it in words."""
+    """The trust panel of one sample; `verdict` is that of a light, `lead` and `summary` say it in words."""
 
     lead: str
     summary: str
     verdict: str
+    lights: tuple[Light, ...]
+    trials: tuple[TrialRow, ...]
     checks: tuple[CheckRow, ...]
     agreement: Agreement | None
 
 
-def trust(explanations: Sequence[Explanation], titles: Sequence[str], sample: int) -> Trust:
-    """Gather the checks and the agreement of the explanations of one sample.
+def trust(
+    explanations: Sequence[Explanation], titles: Sequence[str], sample: int, trials: Sequence[Trial] = ()
+) -> Trust:
+    """Gather what was measured of the explanations of one sample.
 
     Args:
         explanations: of the same inputs, one per method.
         titles: what to call the methods.
         sample: which sample of the batch.
+        trials: of the same explanations, in their order.
     """
     rows: dict[str, list[Measured]] = {}
     first: dict[str, Check] = {}
@@ -97,7 +113,33 @@ def trust(explanations: Sequence[Explanation], titles: Sequence[str], sample: in
         for name, measured in rows.items()
     )
     agreement = _agreement(explanations, titles, sample)
-    return Trust(*_summary(checks, agreement), checks, agreement)
+    lights = tuple(
+        light(explanation, place, trials, title, sample)
+        for place, (explanation, title) in enumerate(zip(explanations, titles, strict=True))
+    )
+    tried = tuple(_trial(trial, titles, sample) for trial in trials)
+    return Trust(*_summary(checks, lights, agreement), lights, tried, checks, agreement)
+
+
+def _trial(trial: Trial, titles: Sequence[str], sample: int) -> TrialRow:
+    scores = [float(values[sample]) for values in trial.scores]
+    controls = {name: float(values[sample]) for name, values in trial.controls.items()}
+    largest = max((abs(value) for value in (*scores, *controls.values()) if value == value), default=0.0) or 1.0
+
+    def measured(title: str, value: float, verdict: str) -> Measured:
+        if value != value:
+            return Measured(title, "—", "none", None, "the map holds NaN or infinity")
+        if not bool(trial.telling[sample]):
+            note = "" if verdict == "control" else "whatever is taken away, the prediction stays nearly as it is"
+            return Measured(title, number(value), "control" if verdict == "control" else "none", None, note)
+        return Measured(title, f"{value:.3f}".replace("-", "−"), verdict, 0.5 + value / largest / 2, "")
+
+    verdicts = ["fail" if s <= 0 else "doubt" if trial.ahead(i, sample) else "pass" for i, s in enumerate(scores)]
+    return TrialRow(
+        f"Beside controls: replaced by {trial.infill}",
+        tuple(map(measured, titles, scores, verdicts)),
+        tuple(measured(name, value, "control") for name, value in controls.items()),
+    )
 
 
 def _measured(check: Check, explanation: Explanation, title: str, sample: int) -> Measured:
@@ -158,8 +200,8 @@ def _agreement(explanations: Sequence[Explanation], titles: Sequence[str], sampl
     return Agreement(tuple(titles), tuple(map(tuple, table)), middle, verdict, means)
 
 
-def _summary(checks: Sequence[CheckRow], agreement: Agreement | None) -> tuple[str, str, str]:
-    """The panel in a few words, in two sentences, and its verdict: "pass", "fail" or "none"."""
+def _summary(checks: Sequence[CheckRow], lights: Sequence[Light], agreement: Agreement | None) -> tuple[str, str, str]:
+    """The panel in a few words, in two sentences, and its verdict."""
     everything = [(check, one) for check in checks for one in check.measured]
     measured = [(check, one) for check, one in everything if one.verdict != "none"]
     failed = [(check, one) for check, one in measured if one.verdict == "fail"]
@@ -184,8 +226,12 @@ def _summary(checks: Sequence[CheckRow], agreement: Agreement | None) -> tuple[s
         told += f" The methods {agreement.verdict}"
         known = agreement.median == agreement.median
         told += f" (median rank correlation {agreement.median:.2f}).".replace("-", "−") if known else "."
-    if failed:
-        return "Read with care.", told, "fail"
+    verdicts = [one.verdict for one in lights]
+    if "fail" in verdicts:
+        those = [one.method for one in lights if one.verdict == "fail"]
+        return f"Do not rely on {those[0] if len(those) == 1 else 'those marked'} here.", told, "fail"
+    if "doubt" in verdicts:
+        return "Read with care.", told, "doubt"
     if agreement is not None and agreement.median < _DISAGREE:
         return "The methods disagree.", told, "none"
-    return ("The checks pass.", told, "pass") if passed else ("Unchecked.", told, "none")
+    return ("No objection.", told, "pass") if "pass" in verdicts else ("Unchecked.", told, "none")

@@ -152,7 +152,7 @@ def _model(found: Findings, sample: int, title: str, under: dict[str, str], sign
         methods=tuple(_method(result, sample, t, signed) for t, result in zip(titles, found.results, strict=True)),
         contrast=_contrast(found, sample),
         contrast_note=found.contrast_note,
-        trust=trust(found.explanations, explained, sample),
+        trust=trust(found.explanations, explained, sample, found.trials),
         traces=tuple(filter(None, map(trace_view, found.explanations, repeat(sample), explained))),
     )
 

@@ -114,7 +114,7 @@ def test_covariances_of_many_regions(m):
     """Sums over all interactions by their number, in integers, against the closed forms."""
     for c in kriging.ROUGHNESS:
         rho = c / (c + m)
-        shared, prior = kriging._covariances(m, rho)
+        _, shared, prior = kriging._covariances(m, rho)
         scale = (1 + rho) ** m
         for others in (0, 1, m // 2, m - 1):
             hidden = m - 1 - others

@@ -31,7 +31,7 @@ from whybox.attribution.perturbation.partition import Partition
 from whybox.attribution.perturbation.uniform import uniform
 from whybox.core.block import Block
 from whybox.core.errors import InputError
-from whybox.core.reference import Blur, Constant, GaussianNoise, Imputed, Infill, Mean, UniformNoise
+from whybox.core.reference import Blur, Constant, Flipped, GaussianNoise, Imputed, Infill, Mean, UniformNoise
 from whybox.core.stream import stream
 from whybox.core.task import Task
 from whybox.core.tree import Inputs, as_tuple, each
@@ -158,7 +158,7 @@ def _check_infill(x: Tensor, infill: Infill) -> None:
     """Raise InputError where an infill makes fractions of integers."""
     fraction = isinstance(infill, Constant) and infill.value != int(infill.value)
     if not x.is_floating_point() and (
-        fraction or isinstance(infill, (Mean, Blur, UniformNoise, GaussianNoise, Imputed))
+        fraction or isinstance(infill, (Mean, Blur, Flipped, UniformNoise, GaussianNoise, Imputed))
     ):
         raise InputError(
             f"{infill} cannot replace {x.dtype}; hide tokens by Constant(the number of the mask token), Shuffled or "

@@ -14,7 +14,7 @@ likelihood, by which σ is estimated too.
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -60,10 +60,10 @@ def _fit(kept: Tensor, odd: Tensor, rho: float) -> tuple[float, Tensor, Tensor]:
     """The restricted log-likelihood of ρ, and under it the Shapley values and their variances."""
     b, m = kept.shape
     z = 2 * kept.double() - 1
-    shared, prior = _covariances(m, rho)
+    table, shared, prior = _covariances(m, rho)
     size = kept.sum(1)
     towards = torch.where(kept, shared[size - 1, None], -shared[m - size - 1, None])
-    half = torch.linalg.cholesky(_covariance((m - z @ z.T) / 2, m, rho))
+    half = torch.linalg.cholesky(table[((m - z @ z.T) / 2).long()])
     whitened = torch.linalg.solve_triangular(half, torch.cat([z, odd[:, None], towards], 1), upper=False)
     x, y, c = whitened[:, :m], whitened[:, m], whitened[:, m + 1 :]
     information = x.T @ x
@@ -77,18 +77,18 @@ def _fit(kept: Tensor, odd: Tensor, rho: float) -> tuple[float, Tensor, Tensor]:
     return float(likelihood), 2 * beta + c.T @ left, sigma2 * spread.clamp_min(0)
 
 
-def _covariance(h: Tensor, m: int, rho: float) -> Tensor:
-    """Of g between coalitions that differ in h regions; like what follows in units of σ²·(1 + ρ)^m."""
-    q = (1 - rho) / (1 + rho)
-    return (q**h - q ** (m - h)) / 2
+@lru_cache(64)
+def _covariances(m: int, rho: float) -> tuple[Tensor, Tensor, float]:
+    """Three kinds of them, in units of σ²·(1 + ρ)^m.
 
-
-def _covariances(m: int, rho: float) -> tuple[Tensor, float]:
-    """Of φ_i with g(z), where z keeps region i and 0 … m − 1 others, (m,); and the variance of φ_i.
+    Of g between coalitions that differ in 0 … m regions, (m + 1,); of φ_i with g(z), where z keeps region i and
+    0 … m − 1 others, (m,); and the variance of φ_i.
 
     Σ_U ρ^(|U|+1)/(|U| + 1)·Π_{j∈U} z_j over the even sets U of the others is the integral over t from 0 to ρ of the
     even part of Π_j (1 + t·z_j), a polynomial.
     """
+    q, h = (1 - rho) / (1 + rho), torch.arange(m + 1, dtype=torch.float64)
+    table = (q**h - q ** (m - h)) / 2
     nodes, weights = _gauss_legendre()
     t, others = (nodes + 1) * rho / 2, torch.arange(m, dtype=torch.float64)[:, None]
     scale = m * math.log1p(rho)
@@ -97,7 +97,7 @@ def _covariances(m: int, rho: float) -> tuple[Tensor, float]:
     shared = ((there + there.flip(0)) * weights).sum(1) * rho / 2
     d = torch.arange(1, m + 1, 2, dtype=torch.float64)
     log_choose = math.lgamma(m) - torch.lgamma(d) - torch.lgamma(m - d + 1)
-    return shared, float((4 / d**2 * (log_choose + d * math.log(rho) - scale).exp()).sum())
+    return table, shared, float((4 / d**2 * (log_choose + d * math.log(rho) - scale).exp()).sum())
 
 
 @cache
