@@ -16,7 +16,10 @@ METHODS = (
 )  # fmt: skip
 
 # Those that need the truth are left out where none is given.
-METRICS = ("region_perturbation", "deletion", "insertion")
+METRICS = (
+    "region_perturbation", "deletion", "insertion", "infidelity", "max_sensitivity", "pointing_game", "relevance_mass",
+    "relevance_rank", "mosaic", "sparseness", "mprt", "completeness",
+)  # fmt: skip
 
 # Samek et al. 2017 lay a grid of 25 × 25 regions over a picture and replace 100 of them.
 _GRID, _REPLACED = 25, 100 / 25**2
