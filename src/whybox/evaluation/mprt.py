@@ -15,7 +15,7 @@ from whybox.core.model import Model
 from whybox.core.task import Task
 from whybox.evaluation.case import Case, Samples
 from whybox.evaluation.likeness import Likeness, Reading, likeness, read
-from whybox.evaluation.metric import Metric, Scores
+from whybox.evaluation.metric import Limit, Metric, Scores
 from whybox.evaluation.places import all_places
 from whybox.evaluation.randomisation import Weights, layers_that_differ, randomised
 from whybox.evaluation.similarity import Similarity
@@ -88,6 +88,8 @@ class MPRT(_ByLayers):
         similarity: ρ, over the positions, the channels summed.
         weights: "shuffled" within each parameter, or as they are "initial", before training.
     """
+
+    limit = Limit(0.5, "it hardly changes when the weights are randomised")
 
     def measure(self, case: Case) -> Scores:
         return self._scores(case)
