@@ -399,3 +399,18 @@ def test_the_figure_draws_every_criterion(found):
     assert [label.get_text() for label in drawn[0].get_yticklabels()] == [found.names[row] for row in found.order]
     known = next(line for line in drawn[0].lines if len(line.get_xdata()) == 2)
     assert list(known.get_xdata()) == pytest.approx([found.interval(0, 0).low, found.interval(0, 0).high])
+
+
+def test_the_suite_is_registered():
+    assert set(suite.METRICS) <= set(whybox.metrics())
+    assert set(suite.METHODS) <= set(whybox.methods())
+
+
+def test_a_method_that_ignores_the_weights_is_not_to_be_relied_on():
+    """Guided backpropagation keeps its map when the weights are destroyed (Adebayo et al. 2018), the gradient not."""
+    data, model = whybox.datasets.load("digits"), whybox.models.load("digits")
+    found = compare(model, data, ["guided_backprop", "gradient"], ["mprt", "deletion(steps=8)"], n=12, controls=False)
+    assert "Do not rely on GuidedBackprop: it ignores the weights (MPRT 0." in found.recommendation
+    assert "Gradient: it ignores" not in found.recommendation
+    strengths = compare(model, data, ["guided_backprop"], ["mprt(compares='absolute')"], n=12, controls=False)
+    assert strengths.criteria[0].limit is None

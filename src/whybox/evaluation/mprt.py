@@ -38,6 +38,12 @@ class _ByLayers(Metric):
 
     family = "randomisation"
     higher_is_better = False
+
+    @property
+    def limit(self) -> Limit | None:  # type: ignore[override]
+        """Of signed maps: the strengths of maps that are multiplied by the input stay alike whatever the weights."""
+        return Limit(0.5, "it ignores the weights") if self.compares == "signed" else None
+
     explains_again = True
 
     def __post_init__(self) -> None:
@@ -88,8 +94,6 @@ class MPRT(_ByLayers):
         similarity: ρ, over the positions, the channels summed.
         weights: "shuffled" within each parameter, or as they are "initial", before training.
     """
-
-    limit = Limit(0.5, "it hardly changes when the weights are randomised")
 
     def measure(self, case: Case) -> Scores:
         return self._scores(case)

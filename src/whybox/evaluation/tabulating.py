@@ -43,18 +43,27 @@ def left_out(comparison: Comparison) -> list[str]:
     n = comparison.n
     if comparison.wrong:
         lines.append(f"For {len(comparison.wrong)} of {n} samples the model predicts another class than is explained.")
-    reasons: dict[tuple[int, str, int], list[int]] = {}
-    for (row, column), cell in comparison.cells.items():
-        for said, places in cell.skipped.items():
-            reasons.setdefault((row, said, len(places)), []).append(column)
-    for (row, said, count), found in reasons.items():
-        every = len(found) == sum(i == row for i, _ in comparison.cells)
-        where = "" if every else f" ({', '.join(map(comparison.criterion_name, found))})"
-        lines.append(f"{comparison.names[row]}: {said} for {count} of {n} samples{where}.")
+    for rows, said, count, where in _skipped(comparison):
+        whose = "All" if len(rows) == len(comparison.explained) else ", ".join(comparison.names[row] for row in rows)
+        lines.append(f"{whose}: {said} for {count} of {n} samples{where}.")
     for failure in comparison.failures:
         by = "" if failure.metric is None else f" by {config_title(failure.metric)}"
         lines.append(f"{config_title(failure.method)} could not be scored{by}: {failure.message}")
     return lines
+
+
+def _skipped(comparison: Comparison) -> list[tuple[list[int], str, int, str]]:
+    """The methods, the reason, the number of samples and the criteria, of scores that are missing or mean little."""
+    reasons: dict[tuple[int, str, tuple[int, ...]], list[int]] = {}
+    for (row, column), cell in comparison.cells.items():
+        for said, places in cell.skipped.items():
+            reasons.setdefault((row, said, places), []).append(column)
+    grouped: dict[tuple[str, int, str], list[int]] = {}
+    for (row, said, places), found in reasons.items():
+        every = len(found) == sum(i == row for i, _ in comparison.cells)
+        where = "" if every else f" ({', '.join(map(comparison.criterion_name, found))})"
+        grouped.setdefault((said, len(places), where), []).append(row)
+    return [(rows, *key) for key, rows in grouped.items()]
 
 
 def _scores(comparison: Comparison, order: Sequence[int]) -> list[str]:
