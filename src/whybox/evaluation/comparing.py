@@ -65,8 +65,8 @@ def compare(
         data: `(inputs, target)`, as `whybox.datasets.load` gives them. The target is what is explained, as in
             `Method.run`: the right classes, for example; None for the classes predicted.
         methods: methods, their names, or text such as "smooth_grad(samples=64)"; `External` ones too.
-        metrics: metrics, their names, or text such as "deletion(steps=20)". None for the suite: the metrics shown by
-            default, RegionPerturbation at the share of the picture that its paper replaces.
+        metrics: metrics, their names, or text such as "deletion(steps=20)". None for the suite, `suite.METRICS`, as far
+            as it suits the inputs; RegionPerturbation at the share of the picture that its paper replaces.
         n: how many samples are drawn at random from the data; None for all.
         controls: whether maps that know nothing of the model are scored too. Without them it is not known whether any
             score means something.
@@ -86,8 +86,8 @@ def compare(
         WhyboxError: no method could explain the model; the first one's error.
         ComparisonInterrupted: Ctrl-C; a KeyboardInterrupt that holds what was measured.
 
-    Cost: that of every method once, and of the metrics for each: with the suite and two infills some 300 forwards per
-        sample and method, and the method itself some 20 times more.
+    Cost: with the suite and two infills, some 220 forwards per sample and method, and 15 times that of every method:
+        once to explain, 8 times nearby, 5 times with other weights and once on a mosaic.
     """
     model = Model.wrap(model)
     if n is not None and n < 1:
@@ -200,7 +200,7 @@ def _criteria(
         if metric.needs_truth and samples.truth is None:
             raise InputError(f"{type(metric).__name__} compares with the truth: give truth=, masks or boxes")
     given = None if infills is None else tuple(infills)
-    found = list(dict.fromkeys(one for metric in chosen for one in with_infills(metric, given)))
+    found = list(dict.fromkeys(one for metric in chosen for one in with_infills(metric, given, samples.inputs)))
     if not found:
         raise InputError("there is no metric to compare by; `whybox metrics` lists them")
     return found
