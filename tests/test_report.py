@@ -147,15 +147,15 @@ class TestPage:
         assert "Simonyan, Vedaldi & Zisserman 2013" in text_of(page)
 
     def test_how_models_are_loaded_again(self) -> None:
-        from whybox.report.reproduce import _load_by_name
+        from whybox.report.reproduce import load_by_name
 
         assert (
-            _load_by_name("torchvision:x (random weights)")
+            load_by_name("torchvision:x (random weights)")
             == "model = whybox.models.load('torchvision:x', weights='random')"
         )
-        assert _load_by_name("torchvision:x (w.pt)") == "model = whybox.models.load('torchvision:x', weights='w.pt')"
-        assert _load_by_name("digits") == "model = whybox.models.load('digits')"
-        assert _load_by_name("My\nNet") == "model = ...  # your own: My Net"
+        assert load_by_name("torchvision:x (w.pt)") == "model = whybox.models.load('torchvision:x', weights='w.pt')"
+        assert load_by_name("digits") == "model = whybox.models.load('digits')"
+        assert load_by_name("My\nNet") == "model = ...  # your own: My Net"
 
     @pytest.mark.parametrize("shape", [(2, 30), (2, 4, 25)])
     def test_what_is_no_picture_is_drawn_too(self, shape: tuple[int, ...]) -> None:

@@ -69,5 +69,5 @@ class Known(Method):
     taxonomy = Taxonomy(shows="features", needs="outputs", relation="closed-form")
 
     def attribute(self, task: Task) -> Tensor:
-        weight = task.model.module[1].weight[task.target.index].detach()
-        return task.inputs * weight.view(task.inputs.shape)
+        weight = task.model.module[1].weight[getattr(task.target, "index", 1)].detach()
+        return task.inputs * weight.view(-1, *task.inputs.shape[1:])

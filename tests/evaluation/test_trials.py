@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from planted import planted
+from planted import Known, colours, planted
 from torch import Tensor, nn
 
-from whybox import Contrast, Domain, Model, RandomMap
-from whybox.evaluation.trials import RANDOM, RANDOM_MAPS, trials
+from whybox import CentreBlob, Contrast, Domain, Model, RandomMap
+from whybox.evaluation.trials import RANDOM, RANDOM_MAPS, outside_the_tile, trials
 
 
 def additive(*shape: int, certain: float = 4.0) -> tuple[Model, Tensor, Tensor]:
@@ -97,3 +97,21 @@ def test_nan_has_no_score() -> None:
     broken[0, 0, 0, 0] = torch.nan
     for trial in trials(given.model, given.inputs, given.target, [broken]):
         assert trial.scores[0].isnan().tolist() == [True, False]
+
+
+def test_relevance_outside_the_tile_of_a_mosaic() -> None:
+    """The exact map lies where its class is seen; one that knows nothing lies there by a quarter."""
+    given = colours(16)
+    blind = CentreBlob()
+    relevances = [given.perfect, blind(given.model, given.inputs, given.target)]
+    right, wrong = outside_the_tile(given.model, given.inputs, given.target, relevances, [Known(), blind])
+    assert bool(right.passed[~right.values.isnan()].all())
+    assert float(right.values.nanmean()) < 0.1
+    assert wrong.values[~wrong.values.isnan()].tolist() == pytest.approx([0.75] * int((~wrong.values.isnan()).sum()))
+
+
+def test_no_mosaic_of_too_few() -> None:
+    given = planted(3)
+    assert outside_the_tile(given.model, given.inputs, given.target, [given.perfect], [Known()]) == ()
+    given = planted(8)  # all of one class
+    assert outside_the_tile(given.model, given.inputs, given.target, [given.perfect], [Known()]) == ()

@@ -8,6 +8,7 @@ from whybox.core.errors import InputError
 
 if TYPE_CHECKING:
     from whybox.core.method import Method
+    from whybox.evaluation.metric import Metric
 
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODELS = (
@@ -74,6 +75,16 @@ def methods(text: str) -> "list[Method]":
     if not parts:
         raise InputError("--methods is empty; `whybox methods` lists the methods there are")
     return list(dict.fromkeys(method(part) for part in parts))
+
+
+def metrics(text: str) -> "list[Metric]":
+    """The metrics in a list such as "deletion,region_perturbation(size=4)", each once."""
+    from whybox.core.registry import metric
+
+    parts = [part for part in map(str.strip, split(text)) if part]
+    if not parts:
+        raise InputError("--metrics is empty; `whybox metrics` lists the metrics there are")
+    return list(dict.fromkeys(metric(part) for part in parts))
 
 
 def split(text: str) -> list[str]:

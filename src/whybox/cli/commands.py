@@ -10,6 +10,8 @@ import typer
 
 from whybox._version import __version__
 from whybox.cli.terminal import reported
+from whybox.evaluation.suite import METHODS as COMPARED
+from whybox.evaluation.suite import METRICS as MEASURED
 
 DEFAULT_METHODS = ("input_x_gradient", "integrated_gradients", "smooth_grad", "grad_cam")
 
@@ -150,6 +152,64 @@ def methods(
             list_methods()
         else:
             describe(name)
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str,
+        typer.Option("--data", "-d", metavar="DATA", help="digits, MNIST, FashionMNIST, CIFAR10 or folder:PATH."),
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="As for `explain`.")],
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="As for `explain`.")] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which part of the data: test or train.")] = "test",
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help=f"As for `explain`.  [default: {', '.join(COMPARED)}]"),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Metrics and their fields, as in 'deletion(steps=20)'; see `whybox metrics`.  "
+            f"[default: {', '.join(MEASURED)}]",
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", metavar="N", min=1, help="How many samples, drawn at random.")] = 64,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="The seed of the samples, of all noise and intervals.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")] = Path(
+        "whybox-comparison.html"
+    ),
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON too; '-' for the output.")
+    ] = None,
+) -> None:
+    """Compare methods on a data set: which one to use for this model, and which not to rely on.
+
+    Maps that know nothing of the model are scored beside them.
+
+    Example: whybox compare --model digits --data digits
+    """
+    with reported() as work:
+        from whybox.cli.compare import Request, compare
+
+        request = Request(model, weights, data, split, methods, metrics, n, device, seed, output, json, _command())
+        compare(request, work)
+
+
+@app.command()
+def metrics(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One metric: all that is to know of it.")] = None,
+) -> None:
+    """List the metrics, by which `compare` scores explanations, or describe one."""
+    with reported():
+        from whybox.cli.methods import describe_metric, list_metrics
+
+        if name is None:
+            list_metrics()
+        else:
+            describe_metric(name)
 
 
 @app.command()

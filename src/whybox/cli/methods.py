@@ -1,12 +1,15 @@
-"""`whybox methods`: the list of methods, and what is to know of one."""
+"""`whybox methods` and `whybox metrics`: the lists of them, and what is to know of one."""
 
 import dataclasses
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from whybox.core.text import columns, wrap
+
+if TYPE_CHECKING:
+    from whybox.evaluation.metric import Metric
 
 
 def list_methods() -> None:
@@ -32,25 +35,69 @@ def list_methods() -> None:
     )
 
 
+def list_metrics() -> None:
+    """Print every metric with its family, which of two scores is the better, what it needs and what it measures."""
+    from whybox.core.card import card
+    from whybox.core.registry import metric_class, metrics
+
+    names = metrics()
+    classes = {name: metric_class(name) for name in names}
+    header = ("METRIC", "FAMILY", "BETTER", "NEEDS", "COST")
+    rows = [(name, cls.family, better(cls), needs(cls), _first_clause(card(cls).cost)) for name, cls in classes.items()]
+    lines = columns([header, *rows])
+    typer.echo(lines[0])
+    for (_, cls), line in zip(classes.items(), lines[1:], strict=True):
+        typer.echo(line)
+        typer.echo(wrap(card(cls).summary, "    "))
+    typer.echo("")
+    typer.echo(
+        wrap(
+            "NEEDS: the method, to explain again; the truth, where the evidence lies. `whybox metrics NAME` tells more."
+        )
+    )
+
+
+def better(metric: "type[Metric]") -> str:
+    """Which of two scores is the better one."""
+    return "higher" if metric.higher_is_better else "lower"
+
+
+def needs(metric: "type[Metric]") -> str:
+    """What a metric must be given besides model, inputs, target and relevance."""
+    return ", ".join(["method"] * metric.explains_again + ["truth"] * metric.needs_truth) or "-"
+
+
 def describe(name: str) -> None:
     """Print what a method computes, its cost, limits, source and fields, and how to write it."""
-    from whybox.core.card import card
     from whybox.core.registry import method_class
 
     cls = method_class(name)
+    trains, local, agnostic = _place(cls)
+    needed = f"the model's {cls.taxonomy.needs}; model-agnostic: {agnostic}; trains: {trains}; local: {local}"
+    _tell(name, cls, {"Needs": needed}, "--methods")
+
+
+def describe_metric(name: str) -> None:
+    """Print what a metric measures, its cost, limits, source and fields, and how to write it."""
+    from whybox.core.registry import metric_class
+
+    cls = metric_class(name)
+    _tell(name, cls, {"Family": cls.family, "Better": better(cls), "Needs": needs(cls)}, "--metrics")
+
+
+def _tell(name: str, cls: type, more: dict[str, str], option: str) -> None:
+    from whybox.core.card import card
+
     about = card(cls)
     typer.echo(f"{name}: {cls.__name__}\n")
     typer.echo(wrap(about.summary))
-    trains, local, agnostic = _place(cls)
+    if about.body:
+        typer.echo("")
+        typer.echo(wrap(about.body))
     typer.echo("")
-    for title, text in (
-        ("Cost", about.cost),
-        ("Limits", about.limits),
-        ("Source", about.source),
-        ("Needs", f"the model's {cls.taxonomy.needs}; model-agnostic: {agnostic}; trains: {trains}; local: {local}"),
-    ):
+    for title, text in {"Cost": about.cost, "Limits": about.limits, "Source": about.source, **more}.items():
         typer.echo(wrap(f"{title}: {text}"))
-    fields = [(field.name, written(_default(field))) for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = [(field.name, written(_default(field))) for field in dataclasses.fields(cls)]
     if fields:
         typer.echo("")
         for line in columns(
@@ -58,7 +105,7 @@ def describe(name: str) -> None:
         ):
             typer.echo(line)
     typer.echo("\nOn the command line" + (", with any of its fields:" if fields else ":"))
-    typer.echo(f'  --methods "{_call(name, fields)}"')
+    typer.echo(f'  {option} "{_call(name, fields)}"')
 
 
 def _first_clause(text: str) -> str:

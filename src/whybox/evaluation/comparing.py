@@ -20,10 +20,11 @@ from whybox.core.start import check_inputs, started
 from whybox.core.target import Target, as_target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.comparison import Cell, Comparison, Criterion, Explained, Failure
+from whybox.evaluation.comparison import Comparison
 from whybox.evaluation.controls import controls_for
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.metric import case as as_case
+from whybox.evaluation.parts import Cell, Criterion, Explained, Failure
 from whybox.evaluation.suite import METHODS, metrics_for, with_infills
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,10 @@ logger = logging.getLogger(__name__)
 class ComparisonInterrupted(KeyboardInterrupt):
     """Ctrl-C while comparing; `comparison` holds what was measured until then."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: Comparison, planned: int) -> None:
         super().__init__()
         self.comparison = comparison
-        done, all_of_it = len(comparison.cells), len(comparison.explained) * len(comparison.criteria)
-        self.add_note(f"{done} of {all_of_it} scores are measured; they are in the exception's `comparison`")
+        self.add_note(f"{len(comparison.cells)} of {planned} scores were measured")
 
 
 def compare(
@@ -65,8 +65,8 @@ def compare(
         data: `(inputs, target)`, as `whybox.datasets.load` gives them. The target is what is explained, as in
             `Method.run`: the right classes, for example; None for the classes predicted.
         methods: methods, their names, or text such as "smooth_grad(samples=64)"; `External` ones too.
-        metrics: metrics, their names, or text such as "deletion(steps=20)". None for the suite: RegionPerturbation at
-            the share of the picture that its paper replaces, Deletion and Insertion.
+        metrics: metrics, their names, or text such as "deletion(steps=20)". None for the suite, `suite.METRICS`, as far
+            as it suits the inputs; RegionPerturbation at the share of the picture that its paper replaces.
         n: how many samples are drawn at random from the data; None for all.
         controls: whether maps that know nothing of the model are scored too. Without them it is not known whether any
             score means something.
@@ -86,8 +86,8 @@ def compare(
         WhyboxError: no method could explain the model; the first one's error.
         ComparisonInterrupted: Ctrl-C; a KeyboardInterrupt that holds what was measured.
 
-    Cost: that of every method once, and of the metrics for each: with the suite and two infills, some 220 forwards per
-        sample and method.
+    Cost: with the suite and two infills, some 220 forwards per sample and method, and 15 times that of every method:
+        once to explain, 8 times nearby, 5 times with other weights and once on a mosaic.
     """
     model = Model.wrap(model)
     if n is not None and n < 1:
@@ -131,7 +131,7 @@ def compare(
             versions=versions(),
         )
     if not complete:
-        raise ComparisonInterrupted(found) from None
+        raise ComparisonInterrupted(found, (len(asked) + len(known)) * len(criteria)) from None
     if not any(not one.control for one in found.explained):
         raise run.errors[0]
     return found
@@ -200,7 +200,7 @@ def _criteria(
         if metric.needs_truth and samples.truth is None:
             raise InputError(f"{type(metric).__name__} compares with the truth: give truth=, masks or boxes")
     given = None if infills is None else tuple(infills)
-    found = list(dict.fromkeys(one for metric in chosen for one in with_infills(metric, given)))
+    found = list(dict.fromkeys(one for metric in chosen for one in with_infills(metric, given, samples.inputs)))
     if not found:
         raise InputError("there is no metric to compare by; `whybox metrics` lists them")
     return found

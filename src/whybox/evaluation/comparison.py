@@ -10,79 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from whybox.core.configs import config_text, config_titles
+from whybox.core.configs import config_titles
 from whybox.core.errors import CheckpointError, InputError
 from whybox.evaluation.bootstrap import Interval, intervals
+from whybox.evaluation.parts import Cell, Criterion, Explained, Failure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Explained:
-    """A method that has explained the samples, and what that cost; a control is one that knows nothing of the model."""
-
-    method: dict[str, Any]
-    control: bool
-    seconds: float
-    forwards: int
-    backwards: int
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """A metric with its infill: one column of the table.
-
-    Attributes:
-        metric: its configuration.
-        family, higher_is_better: as in `Metric`.
-        limit: the score beyond which a method must not be relied on, or None.
-        limit_says: in words, why not.
-    """
-
-    metric: dict[str, Any]
-    family: str
-    higher_is_better: bool
-    limit: float | None = None
-    limit_says: str = ""
-
-    @property
-    def infill(self) -> str:
-        """What replaces what is removed, as text; "" for a metric that replaces nothing."""
-        return config_text(self.metric["infill"]) if self.metric.get("infill") else ""
-
-    @property
-    def apart_from_infill(self) -> dict[str, Any]:
-        """The metric's configuration but for the infill."""
-        return {key: value for key, value in self.metric.items() if key != "infill"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method by one criterion.
-
-    Attributes:
-        values: the score of each sample; NaN where there is none.
-        skipped: by reason, the samples (their places among those compared) whose score is missing or means little.
-        seconds, forwards, backwards: what was still to do; what others had asked before is not asked again.
-    """
-
-    values: tuple[float, ...]
-    skipped: dict[str, tuple[int, ...]]
-    seconds: float
-    forwards: int
-    backwards: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A method that cannot explain this model (metric None), or that a metric cannot score; and why."""
-
-    method: dict[str, Any]
-    metric: dict[str, Any] | None
-    message: str
 
 
 @dataclass(frozen=True)
@@ -150,6 +86,13 @@ class Comparison:
         """The places of the controls."""
         return [place for place, one in enumerate(self.explained) if one.control]
 
+    @cached_property
+    def order(self) -> list[int]:
+        """The places of the methods, the best first, and then of the controls."""
+        from whybox.evaluation.standing import standings
+
+        return [one.row for one in standings(self)] + self.controls
+
     def interval(self, row: int, column: int) -> Interval:
         """The mean score of a method and its 95 % bootstrap interval over the samples."""
         return self._intervals[column][row]
@@ -188,6 +131,8 @@ class Comparison:
             found, one, criterion = self.interval(i, j), self.explained[i], self.criteria[j]
             rows.append(
                 {
+                    "row": i,
+                    "column": j,
                     "method": self.names[i],
                     "control": one.control,
                     "metric": self.metrics[j],
@@ -225,7 +170,8 @@ class Comparison:
         """Draw every criterion: `whybox.plot.comparison(self)`."""
         from whybox.plot import comparison
 
-        return comparison(self)
+        figure: Figure = comparison(self)
+        return figure
 
     def save(self, path: str | Path, command: str = "") -> None:
         """Write everything as JSON (.json), which `load` reads again, or as a page to be read (.html).

@@ -15,7 +15,7 @@ from whybox.core.model import Model
 from whybox.core.task import Task
 from whybox.evaluation.case import Case, Samples
 from whybox.evaluation.likeness import Likeness, Reading, likeness, read
-from whybox.evaluation.metric import Metric, Scores
+from whybox.evaluation.metric import Limit, Metric, Scores
 from whybox.evaluation.places import all_places
 from whybox.evaluation.randomisation import Weights, layers_that_differ, randomised
 from whybox.evaluation.similarity import Similarity
@@ -38,6 +38,12 @@ class _ByLayers(Metric):
 
     family = "randomisation"
     higher_is_better = False
+
+    @property
+    def limit(self) -> Limit | None:  # type: ignore[override]
+        """Of signed maps: the strengths of maps that are multiplied by the input stay alike whatever the weights."""
+        return Limit(0.5, "it ignores the weights") if self.compares == "signed" else None
+
     explains_again = True
 
     def __post_init__(self) -> None:

@@ -68,9 +68,11 @@ def judged(comparison: Comparison) -> list[int]:
 
 
 def against_controls(comparison: Comparison, row: int, column: int) -> str | None:
-    """ "beats" every control, "behind" one of them, or "open"; None for a control, and where there is none."""
+    """ "beats" every control, "behind" one of them, or "open"; None for controls, and where nothing is judged."""
+    if comparison.explained[row].control or comparison.criteria[column].family not in JUDGED:
+        return None
     found = [control for control in comparison.controls if (control, column) in comparison.cells]
-    if not found or comparison.explained[row].control or (row, column) not in comparison.cells:
+    if not found or (row, column) not in comparison.cells:
         return None
     signs = [comparison.difference(row, control, column).sign for control in found]
     return "beats" if min(signs) > 0 else "behind" if min(signs) < 0 else "open"

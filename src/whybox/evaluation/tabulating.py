@@ -1,15 +1,14 @@
 """Tabulating: a comparison as text that fits the terminal."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 from whybox.core.configs import config_title
 from whybox.core.text import columns, width, wrap
 from whybox.evaluation.bootstrap import Interval
 from whybox.evaluation.comparison import Comparison
-from whybox.evaluation.recommending import disagreement_says, reason
-from whybox.evaluation.standing import against_controls, beyond_limit, disagreements, standings
+from whybox.evaluation.recommending import reason, recommendation
+from whybox.evaluation.standing import against_controls, beyond_limit, standings
 
 _LIGHTS = {"pass": "✓", "open": "?", "fail": "✕"}
 _MARKS = {"beats": "+", "behind": "−", "open": " ", None: " "}
@@ -18,23 +17,22 @@ _GAP = "  "
 
 
 def tabulated(comparison: Comparison) -> str:
-    """The scores in as many tables as the terminal is narrow, how each method stands, and what was left out."""
-    order = [one.row for one in standings(comparison)] + comparison.controls
+    """The scores in as many tables as it takes, how each method stands, what was left out, and the recommendation."""
     parts = [
         wrap(
             f"{comparison.model}, n = {comparison.n}: mean scores, ± half the width of their 95 % bootstrap intervals, "
             "the best methods first, the controls below the line"
         ),
-        *_scores(comparison, order),
+        *_scores(comparison, comparison.order),
         wrap(
             "+ better than every control, − worse than one: the 95 % interval of the paired difference excludes 0."
             if comparison.controls
             else "No controls: whether a score means something is not known."
         ),
         "\n".join(_standings(comparison)),
-        *(wrap(disagreement_says(comparison, one)) for one in disagreements(comparison)),
         *(wrap(line) for line in left_out(comparison)),
         wrap(_cost(comparison)),
+        "\n".join(map(wrap, recommendation(comparison).splitlines())),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -45,18 +43,27 @@ def left_out(comparison: Comparison) -> list[str]:
     n = comparison.n
     if comparison.wrong:
         lines.append(f"For {len(comparison.wrong)} of {n} samples the model predicts another class than is explained.")
-    reasons: Counter[tuple[int, str, int]] = Counter()
-    for (row, _), cell in comparison.cells.items():
-        for said, places in cell.skipped.items():
-            reasons[row, said, len(places)] += 1
-    for (row, said, count), often in reasons.items():
-        total = sum(i == row for i, _ in comparison.cells)
-        where = "" if often == total else f" by {often} of {total} scores"
-        lines.append(f"{comparison.names[row]}: {said}{where} for {count} of {n} samples.")
+    for rows, said, count, where in _skipped(comparison):
+        whose = "All" if len(rows) == len(comparison.explained) else ", ".join(comparison.names[row] for row in rows)
+        lines.append(f"{whose}: {said} for {count} of {n} samples{where}.")
     for failure in comparison.failures:
         by = "" if failure.metric is None else f" by {config_title(failure.metric)}"
         lines.append(f"{config_title(failure.method)} could not be scored{by}: {failure.message}")
     return lines
+
+
+def _skipped(comparison: Comparison) -> list[tuple[list[int], str, int, str]]:
+    """The methods, the reason, the number of samples and the criteria, of scores that are missing or mean little."""
+    reasons: dict[tuple[int, str, tuple[int, ...]], list[int]] = {}
+    for (row, column), cell in comparison.cells.items():
+        for said, places in cell.skipped.items():
+            reasons.setdefault((row, said, places), []).append(column)
+    grouped: dict[tuple[str, int, str], list[int]] = {}
+    for (row, said, places), found in reasons.items():
+        every = len(found) == sum(i == row for i, _ in comparison.cells)
+        where = "" if every else f" ({', '.join(map(comparison.criterion_name, found))})"
+        grouped.setdefault((said, len(places), where), []).append(row)
+    return [(rows, *key) for key, rows in grouped.items()]
 
 
 def _scores(comparison: Comparison, order: Sequence[int]) -> list[str]:
@@ -86,8 +93,8 @@ def _framed(heads: list[str], entries: list[str], line: int) -> list[str]:
 def _entries(comparison: Comparison, order: Sequence[int], column: int) -> list[str]:
     """One criterion's scores with their marks, all to the same decimals."""
     found = [comparison.interval(row, column) for row in order]
-    decimals = _decimals(found)
-    texts = [(_number(one.mean, decimals), _number((one.high - one.low) / 2, decimals)) for one in found]
+    places = decimals(found)
+    texts = [(_number(one.mean, places), _number((one.high - one.low) / 2, places)) for one in found]
     wide = [max(len(text[part]) for text in texts) for part in (0, 1)]
     marks = [
         "✕" if beyond_limit(comparison, row, column) else _MARKS[against_controls(comparison, row, column)]
@@ -96,14 +103,14 @@ def _entries(comparison: Comparison, order: Sequence[int], column: int) -> list[
     return [f"{mean:>{wide[0]}} ±{half:>{wide[1]}} {mark}" for (mean, half), mark in zip(texts, marks, strict=True)]
 
 
-def _decimals(found: Sequence[Interval]) -> int:
+def decimals(found: Sequence[Interval]) -> int:
     """As many that the typical interval has two significant digits."""
     halves = sorted(half for one in found if (half := (one.high - one.low) / 2) > 0)
     return min(max(1 - math.floor(math.log10(halves[len(halves) // 2])), 0), 4) if halves else 3
 
 
-def _number(value: float, decimals: int) -> str:
-    return "—" if math.isnan(value) else f"{value:.{decimals}f}"
+def _number(value: float, places: int) -> str:
+    return "—" if math.isnan(value) else f"{value:.{places}f}"
 
 
 def _shortened(name: str) -> str:

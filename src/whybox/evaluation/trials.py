@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from whybox.core.block import mix
 from whybox.core.configs import config_title
+from whybox.core.method import Check, Method
 from whybox.core.model import Model
 from whybox.core.reference import Infill, Shuffled, UniformNoise, Zero
 from whybox.core.start import started
@@ -17,6 +18,7 @@ from whybox.evaluation.case import Samples
 from whybox.evaluation.controls import RandomMap, controls_for
 from whybox.evaluation.metric import Metric
 from whybox.evaluation.metric import case as as_case
+from whybox.evaluation.mosaic import TILES, Mosaic
 from whybox.evaluation.region_perturbation import RegionPerturbation
 from whybox.evaluation.suite import of_size
 from whybox.evaluation.token_deletion import TokenDeletion
@@ -99,6 +101,44 @@ def trials(
             largest = torch.stack((*scores, *controls.values())).abs().nan_to_num(0.0).amax(0)
             found.append(Trial(metric.config(), scores, controls, largest > LEAST * answer.abs()))
         return tuple(found)
+
+
+def outside_the_tile(
+    model: Model | nn.Module,
+    inputs: Inputs,
+    target: Any,
+    relevances: Sequence[Inputs],
+    methods: Sequence[Method],
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[Check, ...]:
+    """How much of each method's relevance falls on the other pictures of a mosaic; nothing where none can be made.
+
+    Args:
+        model, inputs, target, seed, progress: as in `Metric.run`.
+        relevances, methods: the explanations, and what they come from.
+
+    Cost: that of every method once, on pictures of up to four times the size; nothing with fewer than four pictures.
+    """
+    if isinstance(inputs, tuple) or inputs.ndim != 4 or len(inputs) < TILES:
+        return ()
+    with started(model, inputs, target, seed=seed, progress=progress, differentiable=False) as task:
+        samples = Samples(task)
+        explained = zip(relevances, methods, strict=True)
+        shares = [Mosaic().score(as_case(samples, relevance, method)).values for relevance, method in explained]
+    if all(bool(share.isnan().all()) for share in shares):
+        return ()
+    return tuple(
+        Check(
+            "relevance on the wrong pictures of a mosaic",
+            1 - share,
+            1 - 1 / TILES,
+            "In a mosaic of this picture and three of other classes, the share of the relevance above zero that falls "
+            "outside this one. A map that cannot tell where the class is seen has 0.75.",
+        )
+        for share in shares
+    )
 
 
 def _metrics(samples: Samples) -> list[Metric]:

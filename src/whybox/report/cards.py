@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from whybox.core.card import Card, card
-from whybox.core.configs import config_text, config_titles
-from whybox.core.errors import UnknownNameError
-from whybox.core.registry import method_class
+from whybox.core.configs import config_class, config_text, config_titles
+from whybox.core.explanation import Explanation
+from whybox.evaluation.parts import Explained
 from whybox.report.findings import Failure, Findings
 
 
@@ -30,39 +30,42 @@ def method_cards(findings: Sequence[Findings], models: Sequence[str]) -> tuple[M
             configs.setdefault(config_text(result.method), result.method)
     titles = config_titles(list(configs.values()))
     return tuple(
-        _card(config, text, title, findings, models)
+        method_card(config, title, _measured(text, findings, models))
         for (text, config), title in zip(configs.items(), titles, strict=True)
     )
 
 
-def card_of(config: dict[str, Any]) -> Card:
-    """The card of a configured method; an empty one where its class is not registered."""
-    try:
-        return card(method_class(config["name"]))
-    except UnknownNameError:
-        return Card("")
-
-
-def _card(
-    config: dict[str, Any], text: str, title: str, findings: Sequence[Findings], models: Sequence[str]
-) -> MethodCard:
+def method_card(config: dict[str, Any], title: str, measured: tuple[str, ...]) -> MethodCard:
+    """The card of one method or metric, as it was configured."""
     about = card_of(config)
     fields = tuple(
         (key, config_text(value), about.fields.get(key, "")) for key, value in config.items() if key != "name"
     )
+    return MethodCard(title, config_text(config), about, fields, measured)
+
+
+def card_of(config: dict[str, Any]) -> Card:
+    """The card of a configured method or metric; an empty one where its class is not registered."""
+    cls = config_class(config)
+    return Card("") if cls is None else card(cls)
+
+
+def _measured(text: str, findings: Sequence[Findings], models: Sequence[str]) -> tuple[str, ...]:
+    """What the method has cost each model."""
     measured = []
     for found, model in zip(findings, models, strict=True):
         for result in found.results:
             if config_text(result.method) == text:
-                said = _failed(result) if isinstance(result, Failure) else _cost(result, len(found))
+                said = _failed(result) if isinstance(result, Failure) else cost_says(result, len(found))
                 measured.append(f"{model}: {said}" if len(findings) > 1 else said)
-    return MethodCard(title, text, about, fields, tuple(measured))
+    return tuple(measured)
 
 
 def _failed(result: Failure) -> str:
     return "could not explain this model"
 
 
-def _cost(result: Any, samples: int) -> str:
+def cost_says(result: Explanation | Explained, samples: int) -> str:
+    """The cost of explaining so many samples, in words."""
     passes = f"{result.forwards / samples:.3g} forward and {result.backwards / samples:.3g} backward passes a sample"
     return f"{result.seconds:.2g} s for {samples} sample{'s' if samples > 1 else ''}, {passes}"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,12 +12,12 @@ from whybox.core import registry
 from whybox.core.errors import InputError, TargetError, WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.guard import guard
-from whybox.core.method import Method
+from whybox.core.method import Check, Method
 from whybox.core.model import Model
 from whybox.core.start import check_inputs, start
 from whybox.core.target import Contrast, Logit, Target, as_target
 from whybox.core.tree import Inputs, as_tuple, each
-from whybox.evaluation.trials import Trial, trials
+from whybox.evaluation.trials import Trial, outside_the_tile, trials
 from whybox.explaining import explain
 from whybox.report.findings import Contrasts, Failure, Findings
 
@@ -76,6 +77,13 @@ def collect(
     if len(errors) == len(chosen):
         raise errors[0]
     able = [(m, r) for m, r in zip(chosen, results, strict=True) if isinstance(r, Explanation)]
+    tried, tiles = _tried(model, inputs, able, pinned, at=at, seed=seed, progress=progress)
+    if tiles:
+        further = iter(tiles)
+        results = [
+            replace(one, checks=(*one.checks, next(further))) if isinstance(one, Explanation) else one
+            for one in results
+        ]
     contrasts, note = _contrasts(model, inputs, able, pinned, at=at, seed=seed, progress=progress)
     return Findings(
         model=model.name,
@@ -86,7 +94,7 @@ def collect(
         results=tuple(results),
         contrasts=contrasts,
         contrast_note=note,
-        trials=_trials(model, inputs, able, pinned, at=at, seed=seed, progress=progress),
+        trials=tried,
         seed=seed,
         at=at,
     )
@@ -135,7 +143,7 @@ def _contrasts(
     return instead, "" if instead is not None else note
 
 
-def _trials(
+def _tried(
     model: Model,
     inputs: Inputs,
     able: list[tuple[Method, Explanation]],
@@ -144,16 +152,20 @@ def _trials(
     at: str | None,
     seed: int,
     progress: bool,
-) -> tuple[Trial, ...]:
-    """The explanations beside controls; nothing where they are of a layer inside, or cannot be tried."""
+) -> tuple[tuple[Trial, ...], tuple[Check, ...]]:
+    """The explanations beside controls and on mosaics; nothing where they are of a layer inside, or cannot be tried."""
     if at is not None:
-        return ()
+        return (), ()
     relevances = [each(lambda r, x: r.to(x.device), explanation.relevance, inputs) for _, explanation in able]
+    given = (model, inputs, target, relevances)
     try:
-        return trials(model, inputs, target, relevances, seed=seed, progress=progress)
+        return (
+            trials(*given, seed=seed, progress=progress),
+            outside_the_tile(*given, [method for method, _ in able], seed=seed, progress=progress),
+        )
     except WhyboxError as error:
         logger.warning("the explanations cannot be tried: %s", error)
-        return ()
+        return (), ()
 
 
 def _cost(answer: tuple[Method, Explanation]) -> int:

@@ -42,23 +42,29 @@ def reproduce(findings: Sequence[Findings], names: Sequence[str], command: str) 
     """The command, the same in Python, the configuration, the versions and what to cite."""
     first = findings[0].explanations[0]
     methods = [result.method for found in findings for result in found.results]
-    used = [*methods, *(inner for method in methods for inner in _inside(method))]
-    sources = [f"{config_title(method)}: {card_of(method).source}" for method in used if card_of(method).source]
     return Reproduce(
         command=command,
         python=python_lines(findings, names, command),
-        configuration=yaml.safe_dump(
-            json.loads(json.dumps(configuration(findings, names), default=str)),
-            sort_keys=False,
-            allow_unicode=True,
-            width=88,
-            default_flow_style=None,
-        ),
+        configuration=as_yaml(configuration(findings, names)),
         versions=tuple(first.versions.items()),
         seed=findings[0].seed,
-        citations=tuple(dict.fromkeys((*sources, *_CHECKS))),
+        citations=(*sources(methods), *_CHECKS),
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
+
+
+def sources(configs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """What to cite for these methods and metrics and those that they wrap, each once."""
+    used = [*configs, *(inner for config in configs for inner in _inside(config))]
+    found = [f"{config_title(one)}: {card_of(one).source}" for one in used if card_of(one).source not in ("", "-")]
+    return tuple(dict.fromkeys(found))
+
+
+def as_yaml(configuration: dict[str, Any]) -> str:
+    """Plain values as YAML; what is not plain as text."""
+    plain = json.loads(json.dumps(configuration, default=str))
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=88, default_flow_style=None)
+    return text
 
 
 def configuration(findings: Sequence[Findings], names: Sequence[str]) -> dict[str, Any]:
@@ -135,20 +141,20 @@ def _index(index: Any) -> str:
 
 def _loads(findings: Sequence[Findings], command: str) -> list[str]:
     """How to load each model: as the command did it, else by the model's name."""
-    words = _words(command)
-    specs, weights = _options(words, "--model", "-m"), _options(words, "--weights")
+    words = words_of(command)
+    specs, weights = options_of(words, "--model", "-m"), options_of(words, "--weights")
     if len(specs) != len(findings):
         specs, weights = [], []
     loads = []
     if not specs:
-        return [_load_by_name(found.model) for found in findings]
+        return [load_by_name(found.model) for found in findings]
     for place, spec in enumerate(specs):
         own = weights[place] if place < len(weights) and weights[place] != "default" else None
         loads.append(f"model = whybox.models.load({spec!r}{f', weights={own!r}' if own else ''})")
     return loads
 
 
-def _load_by_name(name: str) -> str:
+def load_by_name(name: str) -> str:
     """How to load a model that is called "SPEC (WEIGHTS)", as `whybox.models.load` calls it."""
     found = re.fullmatch(r"(digits|(?:torchvision|timm|hf):\S+|.*\.py:\w+)(?: \((.+)\))?", name)
     if not found:
@@ -157,14 +163,15 @@ def _load_by_name(name: str) -> str:
     return f"model = whybox.models.load({found[1]!r}{f', weights={weights!r}' if weights else ''})"
 
 
-def _words(command: str) -> list[str]:
+def words_of(command: str) -> list[str]:
+    """The words of a command line; none where it is no command that can have been run."""
     try:
         return shlex.split(command)
     except ValueError:  # unbalanced quotes: not a command that was run
         return []
 
 
-def _options(words: Sequence[str], *names: str) -> list[str]:
+def options_of(words: Sequence[str], *names: str) -> list[str]:
     """The values given to an option, as `--name value` or `--name=value`."""
     found = []
     for word, following in pairwise([*words, ""]):

@@ -32,14 +32,24 @@ def write(path: str | Path, findings: Sequence[Findings], names: Sequence[str], 
         InputError: the path cannot be written to, or findings and names do not fit each other.
     """
     check_writable(path)
-    page = html(findings, names, command).encode("utf-8", "replace")
+    return write_page(path, html(findings, names, command))
+
+
+def write_page(path: str | Path, text: str) -> Path:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        InputError: the path cannot be written to.
+    """
+    check_writable(path)
+    page = text.encode("utf-8", "replace")
     place = Path(path).resolve()
     beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         beside.write_bytes(page)
         beside.replace(place)
     except OSError as error:
-        raise InputError(f"the report cannot be written to {str(path)!r}: {error.strerror or error}") from error
+        raise InputError(f"the page cannot be written to {str(path)!r}: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
     return Path(path)
