@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def main() -> None:
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in PARTS:
         if name in asked or name not in known or known[name]["code"] != _code(name):
-            known[name] = _measured(name)
+            known[name] = _plain(_measured(name))
             _keep(known)
         for order in known[name]["orders"]:
             print(f"{name}: {'as expected' if order['holds'] else 'NOT AS EXPECTED'}: {order['says']}", flush=True)
@@ -83,6 +84,15 @@ def _keep(known: dict[str, Any]) -> None:
     part = RESULTS.with_suffix(".part")
     part.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, RESULTS)
+
+
+def _plain(value: Any) -> Any:
+    """With null for numbers that are none, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return list(map(_plain, value))
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":

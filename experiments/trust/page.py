@@ -69,8 +69,8 @@ def _cell(cell: dict[str, Any] | None) -> str:
         return ""
     if not cell["n"]:
         return "none"
-    spread = (cell["high"] - cell["low"]) / 2
-    value = f"{cell['mean']:.3f}" + (f" ± {spread:.3f}" if spread == spread else "")
+    spread = "" if cell["low"] is None else f" ± {(cell['high'] - cell['low']) / 2:.3f}"
+    value = f"{cell['mean']:.3f}{spread}"
     return value if cell["n"] == cell["of"] else f"{value} (n = {cell['n']})"
 
 
@@ -80,5 +80,7 @@ def _order(order: dict[str, Any]) -> str:
         return f"- {mark} {order['says']}\n"
     if "largest" in order:
         return f"- {mark} {order['says']}; the largest is {order['largest']:.2g}\n"
+    if order["low"] is None:
+        return f"- {mark} {order['says']}; too few samples have both scores: {order['n']}\n"
     interval = f"{order['mean']:.3f} [{order['low']:.3f}, {order['high']:.3f}]"
     return f"- {mark} {order['says']}; closest: {order['closest']} = {interval}\n"
