@@ -54,7 +54,9 @@ def _section(name: str, part: dict[str, Any]) -> str:
 def _table(scores: dict[str, Any]) -> str:
     columns = list(next(iter(scores.values())))
     lines = [["", *columns], ["---"] + ["--:"] * len(columns)]
-    lines += [[row, *(_cell(found.get(column)) for column in columns)] for row, found in scores.items()]
+    lines += [
+        [row.replace("|", r"\|"), *(_cell(found.get(column)) for column in columns)] for row, found in scores.items()
+    ]
     counts = sorted({cell["of"] for found in scores.values() for cell in found.values()})
     said = " or ".join(map(str, counts))
     return (
