@@ -1,6 +1,6 @@
 """Region perturbation of pictures, after Samek et al. 2017: `python -m experiments.samek2017` (about half an hour).
 
-SqueezeNet on 200 photographs, ResNet-56 on 500 pictures of CIFAR-10 and a small CNN on 1,000 digits of MNIST. Data and
+SqueezeNet on 200 photographs, ResNet-56 on 200 pictures of CIFAR-10 and a small CNN on 500 digits of MNIST. Data and
 weights are read from the folder that WHYBOX_DATA names; `--data digits` needs none and takes seconds. What was
 measured is kept as it comes: a run that was stopped goes on where it was. Writes the numbers, the figures and the
 tables of docs/experiments/samek2017.md.
@@ -18,8 +18,8 @@ from experiments.samek2017.subjects import ROOT, SUBJECTS
 
 import whybox
 
-COUNTS = {"imagenet": 200, "cifar10": 500, "mnist": 1000, "mnist_signed": 1000, "digits": 300}
-ABLATED = {"imagenet": 100}  # of so many pictures at most; of the others' all
+COUNTS = {"imagenet": 200, "cifar10": 200, "mnist": 500, "mnist_signed": 500, "digits": 300}
+ABLATED = {"imagenet": 50}  # of so many pictures at most; of the others' all
 WHOLE = [name for name in SUBJECTS if name != "digits"]
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     """Measure what is not known yet, then write."""
     parser = argparse.ArgumentParser(prog="python -m experiments.samek2017", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", nargs="+", choices=SUBJECTS, default=WHOLE)
-    parser.add_argument("--count", type=int, help="how many pictures of each; by default 200, 500, 1,000 and 1,000")
+    parser.add_argument("--count", type=int, help="how many pictures of each; by default 200, 200, 500 and 500")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/samek2017", help="where measurements are kept")
     parser.add_argument("--out", type=Path, help="where to write; docs/experiments for the whole, else the folder")
     asked = parser.parse_args()

@@ -37,10 +37,9 @@ def write(found: Numbers, out: Path) -> None:
 
 def figure(found: Numbers, quantity: str) -> Figure:
     """A row for each data set, a column for each infill: the mean relative score against the regions replaced."""
-    shown = [one for one in found if one["data"] != "MNIST from −1 to 1"]
-    drawn = Figure(figsize=(9.5, 3.1 * len(shown) + 0.5), layout="constrained")
-    axes = drawn.subplots(len(shown), len(DRAWN), squeeze=False, sharey="row")
-    for row, one in zip(axes, shown, strict=True):
+    drawn = Figure(figsize=(9.5, 2.9 * len(found) + 0.6), layout="constrained")
+    axes = drawn.subplots(len(found), len(DRAWN), squeeze=False, sharey="row")
+    for row, one in zip(axes, found, strict=True):
         for ax, infill in zip(row, DRAWN, strict=True):
             for name, style in STYLES.items():
                 curve = one["infills"][infill][name]
@@ -69,7 +68,8 @@ def tables(found: Numbers) -> str:
     for one in found:
         for infill in one["infills"]:
             parts += [f"### {one['data']}, {infill} {{ #{_anchor(one['data'], infill)} }}", methods(one, infill)]
-    parts += ["## Ablations", ablations(found)]
+    says = "The AOPC less that of sensitivity analysis, marked as above; in brackets how many pictures."
+    parts += ["## Ablations", says, ablations(found)]
     return "\n\n".join(parts)
 
 
@@ -86,7 +86,7 @@ def subjects(found: Numbers) -> str:
         region = (f"{one['region']} × {one['region']}", one["steps"], one["levels"])
         rows.append((*cells, f"{wrong:,}", f"{flat:,}", *region, f"{forwards:,}", f"{seconds / 60:.1f}"))
     head = ("Data", "Model", "Input", "Pictures", "Predicted wrongly", "DeconvNet's map flat")
-    return _table((*head, "Region", "L", "Levels", "Forwards", "Minutes"), rows)
+    return _table((*head, "Region", "L", "Levels", "Forwards", "Processor minutes"), rows)
 
 
 def order(found: Numbers) -> str:

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-# Runs the command, but the process is killed while the fifth file is being written.
+# The command, but the process is killed while the fifth file is being written.
 KILLED = """
-import os, signal
-from experiments.samek2017 import __main__, measure
+import os, runpy, signal
+from experiments.samek2017 import measure
 
 save, left = measure.save_file, [5]
 
@@ -28,43 +30,30 @@ def deadly(tensors, path, metadata):
         os.kill(os.getpid(), signal.SIGKILL)
 
 measure.save_file = deadly
-__main__.main()
+runpy.run_module("experiments.samek2017", run_name="__main__")
 """
 
 
 @pytest.fixture
-def samek(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The experiment's package."""
+def samek(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The experiment's package, with its modules; it works with one thread."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from experiments.samek2017 import measure, numbers, page, subjects
+    import experiments.samek2017.__main__  # it imports all others
 
-    class Package:
-        pass
-
-    package: Any = Package()
-    package.measure, package.numbers, package.page, package.subjects = measure, numbers, page, subjects
-    return package
+    threads = torch.get_num_threads()
+    yield experiments.samek2017
+    torch.set_num_threads(threads)
 
 
-def command(folder: Path, *start: str) -> subprocess.CompletedProcess[str]:
-    """The command on six digits."""
-    folder.mkdir(exist_ok=True)
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
-    arguments = ["--data", "digits", "--count", "6", "--folder", str(folder)]
-    return subprocess.run(
-        [sys.executable, *start, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def arguments(folder: Path) -> list[str]:
+    """Six digits, kept and written in this folder."""
+    return ["--data", "digits", "--count", "6", "--folder", str(folder)]
 
 
 def found(folder: Path) -> dict[str, Any]:
     """The numbers that a run has written, without its seconds."""
     content = json.loads((folder / "samek2017.json").read_text(encoding="utf-8"))
-    for one in content["found"]:
+    for one in (*content["found"], *(one["ablations"] for one in content["found"])):
         for entries in one["infills"].values():
             for entry in entries.values():
                 assert entry.pop("processor seconds") >= 0
@@ -72,24 +61,29 @@ def found(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_killed_run_goes_on_and_says_the_same(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_says_the_same(
+    samek: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = command(whole, "-m", "experiments.samek2017")
-    assert run.returncode == 0, run.stderr
-    assert "| digits | blur | logit |" in run.stdout
-    assert (whole / "samek2017_probability.png").is_file()
-
-    assert command(killed, "-c", KILLED).returncode == -signal.SIGKILL
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments(killed)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in (killed / "curves").rglob("*.safetensors")}
     assert len(kept) == 4
     assert not (killed / "samek2017.json").exists()
-    run = command(killed, "-m", "experiments.samek2017")
-    assert run.returncode == 0, run.stderr
+    for folder in (killed, whole):
+        monkeypatch.setattr(sys, "argv", ["samek2017", *arguments(folder)])
+        samek.__main__.main()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing was measured twice
     assert found(killed) == found(whole)
+    assert "| digits | blur | logit |" in capsys.readouterr().out
+    assert (killed / "samek2017_probability.png").is_file()
 
 
-def test_the_curves_against_loops(samek: Any, tmp_path: Path) -> None:
+def test_the_curves_against_loops(samek: ModuleType, tmp_path: Path) -> None:
     subject = samek.subjects.digits(3, tmp_path)
     entry = samek.measure.LRPS[2]  # no two regions with the same relevance
     samek.measure.measure(subject, (entry,), tmp_path)
@@ -113,7 +107,7 @@ def test_the_curves_against_loops(samek: Any, tmp_path: Path) -> None:
         assert measured["correct"][picture] == (target == subject.labels[picture])
 
 
-def test_what_was_measured_otherwise_is_measured_anew(samek: Any, tmp_path: Path) -> None:
+def test_what_was_measured_otherwise_is_measured_anew(samek: ModuleType, tmp_path: Path) -> None:
     subject = samek.subjects.digits(3, tmp_path)
     signed = samek.measure.LRPS[0]
     unsigned = replace(signed, use="magnitude")  # under the same name
@@ -126,7 +120,7 @@ def test_what_was_measured_otherwise_is_measured_anew(samek: Any, tmp_path: Path
     assert torch.equal(curves[0], curves[2])
 
 
-def test_bootstrap_intervals(samek: Any) -> None:
+def test_bootstrap_intervals(samek: ModuleType) -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(400, generator=generator, dtype=torch.float64)
     first, second, third = samek.numbers.bootstrap(torch.stack((values, values + 1, torch.ones_like(values)), 1))
@@ -138,7 +132,7 @@ def test_bootstrap_intervals(samek: Any) -> None:
     assert third == [1, 1, 1]
 
 
-def test_the_page_says_what_the_numbers_say(samek: Any) -> None:
+def test_the_page_says_what_the_numbers_say(samek: ModuleType) -> None:
     out = ROOT / "docs/experiments"
     content = json.loads((out / "samek2017.json").read_text(encoding="utf-8"))
     page = (out / "samek2017.md").read_text(encoding="utf-8")
