@@ -19,7 +19,7 @@ from experiments.samek2017.subjects import ROOT, SUBJECTS
 import whybox
 
 COUNTS = {"imagenet": 200, "cifar10": 200, "mnist": 500, "mnist_signed": 500, "digits": 300}
-ABLATED = {"imagenet": 50}  # of so many pictures at most; of the others' all
+ABLATED = {"imagenet": 25, "cifar10": 100, "mnist": 250, "mnist_signed": 250}  # of the first so many pictures
 WHOLE = [name for name in SUBJECTS if name != "digits"]
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     subjects = [SUBJECTS[name](asked.count or COUNTS[name], asked.folder) for name in asked.data]
     ablated = [
-        subject.first(ABLATED.get(name, len(subject.labels)))
+        subject.first(ABLATED.get(name, asked.count or COUNTS[name]))
         for name, subject in zip(asked.data, subjects, strict=True)
     ]
     for some, entries in ((subjects, MAIN), (ablated, ABLATIONS)):

@@ -27,7 +27,7 @@ Numbers = list[dict[str, Any]]
 def write(found: Numbers, out: Path) -> None:
     """The figures, and what lies between the marks of the page, if it is there."""
     for quantity, name in QUANTITIES.items():
-        figure(found, quantity).savefig(out / f"samek2017_{name}.png", dpi=110, metadata={"Software": None})
+        figure(found, quantity).savefig(out / f"samek2017_{name}.png", dpi=80, metadata={"Software": None})
     page = out / "samek2017.md"
     if page.is_file():
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
@@ -62,7 +62,7 @@ def tables(found: Numbers) -> str:
         "The difference of the AOPC on the same pictures, with its 95 % interval. **Bold**: the interval lies above "
         "zero; *italic*: below, sensitivity analysis is ahead."
     ]
-    parts += [order(found)]
+    parts += [order(found), *flips(found)]
     parts += ["## Right and wrong predictions", groups(found)]
     parts += ["## All methods and controls"]
     for one in found:
@@ -98,6 +98,29 @@ def order(found: Numbers) -> str:
                 cells = (_marked(entries[lrp.name]["all"][quantity][SENSITIVITY.name]) for lrp in LRPS)
                 rows.append((one["data"], infill, name, *cells))
     return _table(("Data", "Infill", "f", *(lrp.name for lrp in LRPS)), rows)
+
+
+def flips(found: Numbers) -> list[str]:
+    """What turns the order on MNIST round: one change at a time, under uniform noise unless that is what changes."""
+    data = {one["data"]: one for one in found}
+    if not {"MNIST", "MNIST from −1 to 1"} <= set(data):
+        return []
+    plain, signed = data["MNIST"], data["MNIST from −1 to 1"]
+    cases = {
+        "nothing: black 0, white 1, uniform noise": (plain["infills"]["uniform noise"], LRPS[:2]),
+        "the infill: blur": (plain["infills"]["blur"], LRPS[:2]),
+        "the infill: black": (plain["infills"]["black"], LRPS[:2]),
+        "the input: the net trained with black −1, white 1": (signed["infills"]["uniform noise"], LRPS[:2]),
+        f"the rules: ε = 0.25; α2β1 behind a flat first layer ({plain['ablations']['pictures']} digits)": (
+            plain["ablations"]["infills"]["uniform noise"],
+            [entry for entry in ABLATIONS if entry.name in ("LRP ε = 0.25", "LRP α2β1, flat")],
+        ),
+    }
+    rows = [
+        (what, *(_marked(entries[lrp.name]["all"]["probability"][SENSITIVITY.name]) for lrp in lrps))
+        for what, (entries, lrps) in cases.items()
+    ]
+    return ["### What turns MNIST round", _table(("Changed", "LRP ε", "LRP α2β1"), rows)]
 
 
 def groups(found: Numbers) -> str:
