@@ -56,6 +56,12 @@ def test_pixel_flipping():
         assert float(found.values[i]) == pytest.approx(expected, abs=1e-12)
 
 
+def test_at_least_one_pixel_is_flipped():
+    f, (x, relevance) = net(), pictures()
+    found = PixelFlipping(upto=0.004).run(f, x, 2, relevance)
+    assert found.details["removed"].tolist() == [[0, 1]] * 5
+
+
 def test_road():
     """Every sample has a score of its own, wherever the chunks end: not only those of the first batch."""
     f, (x, relevance) = net(), pictures(5)
