@@ -1,5 +1,6 @@
 """Pixel flipping, ROAD, IROF and token deletion, each against a literal loop over one sample and one step at a time."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -167,7 +168,7 @@ def test_a_token_deletion_longer_than_the_text():
     assert found.details["removed"].tolist() == [[0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("wrong", [{"levels": 0}, {"upto": 0.0}, {"upto": 1.5}, {"noise": -1.0}])
+@pytest.mark.parametrize("wrong", [{"levels": 0}, {"upto": 0.0}, {"upto": 1.5}, {"noise": -1.0}, {"noise": math.inf}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(InputError):
         ROAD(**wrong)

@@ -1,5 +1,6 @@
 """Infidelity."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,8 +86,8 @@ class Infidelity(Metric):
     higher_is_better = False
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or (self.noise is not None and not self.noise > 0):
-            raise InputError(f"infidelity needs draws ≥ 1 and noise > 0 or None, not {self.draws}, {self.noise}")
+        if self.draws < 1 or (self.noise is not None and not 0 < self.noise < math.inf):
+            raise InputError(f"infidelity needs draws ≥ 1 and finite noise > 0 or None, not {self.draws}, {self.noise}")
         if self.noise is not None and self.multiplied:
             raise InputError(
                 "relevance that was multiplied by the input says nothing of noise: give multiplied=False and the "

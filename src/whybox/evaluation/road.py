@@ -1,5 +1,6 @@
 """ROAD: remove and debias."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,9 +43,9 @@ class ROAD(Metric):
     higher_is_better = True
 
     def __post_init__(self) -> None:
-        if self.levels < 1 or not 0 < self.upto <= 1 or not self.noise >= 0:
+        if self.levels < 1 or not 0 < self.upto <= 1 or not 0 <= self.noise < math.inf:
             raise InputError(
-                "levels is at least 1, upto a share in (0, 1] and noise not negative, not "
+                "levels is at least 1, upto a share in (0, 1] and noise finite and not negative, not "
                 f"{self.levels}, {self.upto}, {self.noise}"
             )
 
