@@ -15,6 +15,7 @@ from whybox import (
     Constant,
     Contrast,
     Deletion,
+    Domain,
     FaithfulnessCorrelation,
     FaithfulnessEstimate,
     Imputed,
@@ -119,11 +120,12 @@ def test_noise_is_drawn_once_for_the_whole_way():
         f[1].weight[1, 0] = 1.0
     x = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
     relevance = torch.arange(64.0, 0, -1, dtype=torch.float64).view(1, 1, 8, 8)
-    model = Model(f)
+    model = Model(f, domain=Domain((0.0,), (1.0,)))
     found = RegionPerturbation(size=2, steps=16, levels=16, follows="score", infill=UniformNoise()).run(
         model, x, 1, relevance
     )
     steps = found.details["score"][0].diff()
+    assert steps[0] != 0
     assert (steps[1:] == 0).all()
 
 
