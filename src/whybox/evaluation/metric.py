@@ -143,6 +143,8 @@ class Metric(Value):
             "the same relevance everywhere": case.constant() & case.finite(),
             **scores.skipped,
         }
+        named = torch.stack(list(scores.skipped.values())).any(0)
+        scores.skipped["no finite score"] = ~torch.isfinite(scores.values) & ~named
         scores.forwards, scores.backwards = cost.forwards - forwards, cost.backwards - backwards
         scores.seconds = time.perf_counter() - began
         return scores
