@@ -231,7 +231,7 @@ def test_the_target_may_be_the_class_predicted_one_class_or_a_target():
         for target in (None, 1, case.target, case.target.tolist(), whybox.Logit(case.target))
     ]
     assert len({one.cells[0, 0].values for one in by_target}) == 1
-    score = compare(case.model, (case.inputs, lambda output: output[:, 1]), [Known()], ["deletion(follows='score')"])
+    score = compare(case.model, (case.inputs, lambda output: output[:, 1]), ["gradient"], ["deletion(follows='score')"])
     assert score.wrong == ()
     assert not score.failures
 
