@@ -21,7 +21,7 @@ from whybox.core.reference import Imputed, Infill
 from whybox.core.start import check_relevance
 from whybox.core.target import Logit, LogProbability, Probability, Target
 from whybox.core.task import Task
-from whybox.core.tree import Inputs, as_tuple, each
+from whybox.core.tree import Inputs, each
 from whybox.evaluation.distance import flat
 
 Found = TypeVar("Found", covariant=True)

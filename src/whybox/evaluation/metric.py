@@ -170,8 +170,6 @@ def case(samples: Samples, relevance: Any, method: Method | None = None, truth: 
             raise InputError(f"the relevance is made of real numbers, not {r.dtype}; convert it with .float()")
         if r.device != x.device:
             raise InputError(f"the relevance is on {r.device}, the inputs on {x.device}; move one of them with .to()")
-    if truth is not None and not isinstance(truth, Tensor):
-        raise InputError(f"truth is a Tensor, not a {type(truth).__name__}; try torch.as_tensor")
     if truth is not None and len(truth) != samples.task.size:
         raise InputError(f"truth has {len(truth)} rows for {samples.task.size} samples; give one for each")
     return Case(samples, relevance, method, truth)

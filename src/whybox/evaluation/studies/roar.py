@@ -35,8 +35,9 @@ class ROAR(Study):
     deviation), `below_random`: how much lower it is than with random positions removed, and of how many inputs the map
     is `undefined`, the same everywhere or not finite: their positions go at random.
     Cost: `repeats` · (1 + (methods + 1) · `fractions`) + 1 trainings, and each method once for all the data.
-    Limits: inputs of numbers only, for tokens have no mean; a method that points out all redundant evidence at once wins over one that finds what suffices; where the
-    positions removed tell the class by their shape, the accuracy does not fall.
+    Limits: inputs of numbers only, for tokens have no mean; a method that points out all redundant evidence at once
+    wins over one that finds what suffices; where the positions removed tell the class by their shape, the accuracy
+    does not fall.
     Source: Hooker, Erhan, Kindermans & Kim 2019, arXiv 1806.10758.
 
     Args:

@@ -83,8 +83,7 @@ def predicted(model: nn.Module | Model, inputs: Inputs) -> Tensor:
 def check_data(data: Data, what: str) -> None:
     """Raise InputError unless this is one tensor of inputs and a label for each."""
     inputs, labels = data
-    tensors = isinstance(inputs, Tensor) and isinstance(labels, Tensor)
-    if not tensors or labels.ndim != 1 or labels.is_floating_point():
+    if not isinstance(inputs, Tensor) or labels.ndim != 1 or labels.is_floating_point():
         raise InputError(f"the {what} data are one tensor of inputs and their classes, whole numbers (n,)")
     if len(inputs) != len(labels):
         raise InputError(f"the {what} data have {len(inputs)} inputs, but {len(labels)} labels")
