@@ -204,7 +204,7 @@ def _takes(task: Task, mosaic: Tensor) -> bool:
         raise
     except (RuntimeError, ValueError, AssertionError):  # in which way a model says that it does not is its own choice
         return False
-    return len(output) == 1  # `x.view(-1, …)` takes a larger picture for several
+    return output.ndim == 2  # `x.view(-1, …)` takes a larger picture for several, and gives rows for it
 
 
 def _of_usable(task: Task, found: _Mosaics) -> Iterator[Block]:

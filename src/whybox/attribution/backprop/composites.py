@@ -131,8 +131,9 @@ def composite(name: str, epsilon: float = 1e-6, gamma: float = 0.25) -> Composit
     `epsilon`: the ε rule everywhere. The others give ε to dense layers, and to convolutions z⁺ (`epsilon_plus`), αβ
     with α = 2, β = 1 (`epsilon_alpha2_beta1`) or γ (`epsilon_gamma_box`); `_box` gives the first layer the zB rule, and
     `_flat` the flat rule, if it is a convolution: a dense one would spread relevance evenly over all of the input.
-    `deep_taylor` is z⁺ everywhere with zB at pixels and w² at real-valued input whose domain is not known; `excitation` is z⁺ everywhere. All but `epsilon` pass relevance through a batch norm that stands alone
-    and through the model's own rescaling of its input; `epsilon` charges their shift as a bias.
+    `deep_taylor` is z⁺ everywhere with zB at pixels and w² at real-valued input whose domain is not known; `excitation`
+    is z⁺ everywhere. All but `epsilon` pass relevance through a batch norm that stands alone and through the model's
+    own rescaling of its input; `epsilon` charges their shift as a bias.
     """
     small = rules.epsilon(epsilon) if epsilon else rules.zero()
     plus, two_one = rules.z_plus(epsilon), rules.alpha_beta(2.0, 1.0, epsilon)
