@@ -21,7 +21,8 @@ from whybox.core.reference import Imputed, Infill
 from whybox.core.start import check_relevance
 from whybox.core.target import Logit, LogProbability, Probability, Target
 from whybox.core.task import Task
-from whybox.core.tree import Inputs, as_tuple, each
+from whybox.core.tree import Inputs, each
+from whybox.evaluation.distance import flat
 
 Found = TypeVar("Found", covariant=True)
 Subject = TypeVar("Subject", contravariant=True)
@@ -150,15 +151,12 @@ class Case:
 
     def constant(self) -> Tensor:
         """Whether each sample's map is the same everywhere (n,): it has no order, and says nothing."""
-        flat = self._rows()
-        return (flat == flat[:, :1]).all(1)
+        rows = flat(self.relevance).cpu()
+        return (rows == rows[:, :1]).all(1)
 
     def finite(self) -> Tensor:
         """Whether each sample's relevance is finite everywhere (n,)."""
-        return torch.isfinite(self._rows()).all(1)
-
-    def _rows(self) -> Tensor:
-        return torch.cat([r.detach().cpu().double().reshape(len(r), -1) for r in as_tuple(self.relevance)], 1)
+        return torch.isfinite(flat(self.relevance)).all(1).cpu()
 
 
 def answers(task: Task, inputs: Inputs, sample: Tensor) -> Tensor:
