@@ -42,7 +42,7 @@ def footer(content: dict[str, Any]) -> str:
     """On what it was measured."""
     it = content["environment"]
     versions = ", ".join(
-        f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "zennit", "python") if it.get(name)
+        f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "zennit", "quantus", "python") if it.get(name)
     )
     return (
         f"<small>{it['date']}, commit {it['commit']}, {versions}; {it['cores']} shared cores ({it['processor']}), one "
