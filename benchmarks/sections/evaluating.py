@@ -14,8 +14,8 @@ def evaluation(results: dict[str, Any], settings: dict[str, Any]) -> str:
     text = "\n".join(part(results[name], settings) for name, part in parts.items() if name in results)
     return f"""## Metrics against Quantus, at the same levels and draws
 
-ResNet-20, {settings["images"]} CIFAR-10 images, input × gradient; medians of {settings["rounds"]} rounds. Quantus explains
-again by a plain loop in PyTorch, and runs at the batch size that is fastest for it.
+ResNet-20, {settings["images"]} CIFAR-10 images, input × gradient; medians of {settings["rounds"]} rounds. Quantus
+explains again by a plain loop in PyTorch, and runs at the batch size that is fastest for it.
 
 {text}"""
 
@@ -135,9 +135,9 @@ def _agreement(found: dict[str, Any], settings: dict[str, Any]) -> str:
 
 The largest difference from Quantus' values, of curves at each level and of MPRT at each step, and as a share of the
 largest value; Quantus is given the neighbours and the random models that whybox drew, the gradient where whybox is
-given input × gradient (Infidelity), and one number a pixel where it would take channels apart. Its Infidelity removes one
-patch after the other and puts none back; it is made to put them back. Its relative stabilities are NaN where the class
-of one neighbour changes, whybox leaves out that neighbour: only the others are compared. Goal: {goal:g} of the value,
+given input × gradient (Infidelity), and one number a pixel where it would take channels apart. Its Infidelity removes
+one patch after the other and puts none back; it is made to put them back. Its relative stabilities are NaN where
+one neighbour has another class, whybox leaves out that neighbour: only the others are compared. Goal: {goal:g} of the value,
 {"met" if worst <= goal else "missed"}. {" ".join(different)}
 
 {rows(("", "largest difference", "share", "values"), body)}
