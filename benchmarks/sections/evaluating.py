@@ -137,8 +137,8 @@ The largest difference from Quantus' values, of curves at each level and of MPRT
 largest value; Quantus is given the neighbours and the random models that whybox drew, the gradient where whybox is
 given input × gradient (Infidelity), and one number a pixel where it would take channels apart. Its Infidelity removes
 one patch after the other and puts none back; it is made to put them back. Its relative stabilities are NaN where
-one neighbour has another class, whybox leaves out that neighbour: only the others are compared. Goal: {goal:g} of the value,
-{"met" if worst <= goal else "missed"}. {" ".join(different)}
+one neighbour has another class, whybox leaves out that neighbour: only the others are compared. Goal: {goal:g} of the
+value, {"met" if worst <= goal else "missed"}. {" ".join(different)}
 
 {rows(("", "largest difference", "share", "values"), body)}
 What fewer levels change, over the images:
