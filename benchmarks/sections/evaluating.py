@@ -108,7 +108,7 @@ def _robustness(found: dict[str, Any], settings: dict[str, Any]) -> str:
     )
     return f"""### Six metrics of robustness
 
-Each alone by whybox, all six together, and each by Quantus.
+{settings["images for robustness"]} images; each alone by whybox, all six together, and each by Quantus.
 
 {rows(("", "whybox asks", "time", "Quantus asks", "time"), body)}
 All six over the dearest: {more[0]:.2f} by evaluations ({dearest}), {more[1]:.2f} by processor time ({longest}); goal:
