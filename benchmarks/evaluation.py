@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -30,6 +31,7 @@ from whybox import (
     LocalLipschitz,
     MaxSensitivity,
     Metric,
+    Model,
     Patches,
     PointingGame,
     RegionPerturbation,
@@ -51,7 +53,7 @@ IMAGES, ROBUST, FEW = 32, 16, 4
 ROUNDS = 2
 MAPS = (1, 3, 8)
 BATCHES = (8, 16, 32)
-PARTS = ("agreement", "suite", "robustness", "several")
+PARTS = ("agreement", "suite", "library", "robustness", "several")
 
 # Does one part after the other, and says the name of each when it is done.
 Suite = Callable[[], Iterator[str]]
@@ -110,7 +112,7 @@ def main() -> None:
         "same": {name: repr(metric) for name, metric in same(subject.module).items()},
         "coarse": {name: repr(metric) for name, metric in coarse(subject.module).items()},
     }
-    measures = dict(zip(PARTS, (values, suite, robustness, several), strict=True))
+    measures = dict(zip(PARTS, (values, suite, library, robustness, several), strict=True))
     results = saved("evaluation")
     for part in sys.argv[1:] or PARTS:
         results[part] = {"commit": commit(), **measures[part](subject)}
@@ -153,6 +155,28 @@ def suite(subject: Subject) -> dict[str, Any]:
         "timed": timed,
         "ratio": {name: ratio(timed, name, "quantus") for name in ("same", "coarse", "raw")},
     }
+
+
+class Nothing(nn.Module):
+    """A model that costs nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The first ten values."""
+        return x.flatten(1)[:, :10]
+
+
+def library(subject: Subject) -> dict[str, Any]:
+    """What the libraries themselves take for each forward of the metrics that are all forwards."""
+    asked = replace(question(subject, IMAGES), module=Nothing().eval())
+    names = ("RegionPerturbation", "Deletion")
+    metrics = {name: same(subject.module)[name] for name in names}
+    model = Model(asked.module, domain=subject.model.domain, chunk=IMAGES)
+    contenders: dict[str, Suite] = {
+        "quantus": lambda: run(asked, IMAGES, names),
+        "same": lambda: ours(model, asked, metrics),
+    }
+    counts = {name: counted(asked.module, work) for name, work in contenders.items()}
+    return {"evaluations": counts, "timed": in_turns(contenders)}
 
 
 def robustness(subject: Subject) -> dict[str, Any]:

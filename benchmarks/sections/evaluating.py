@@ -10,7 +10,13 @@ KINDS = {"quantus": "Quantus", "same": "whybox, same levels", "coarse": "whybox,
 
 def evaluation(results: dict[str, Any], settings: dict[str, Any]) -> str:
     """All parts that have been measured."""
-    parts = {"suite": _suite, "several": _several, "robustness": _robustness, "agreement": _agreement}
+    parts = {
+        "suite": _suite,
+        "library": _library,
+        "several": _several,
+        "robustness": _robustness,
+        "agreement": _agreement,
+    }
     text = "\n".join(part(results[name], settings) for name, part in parts.items() if name in results)
     return f"""## Metrics against Quantus, at the same levels and draws
 
@@ -54,6 +60,16 @@ plain PyTorch over as many ready-made images, at its best chunk size, takes {alo
 same levels takes {overhead:.2f} of the loop's. Who asks for no less cannot be faster than the loop. Quantus' batch is
 {found["quantus_batch"]}.
 """
+
+
+def _library(found: dict[str, Any], settings: dict[str, Any]) -> str:
+    def forward(kind: str, name: str) -> str:
+        return seconds(found["timed"][kind]["parts"][name] / found["evaluations"][kind][name]["forwards"])
+
+    body = [(name, forward("same", name), forward("quantus", name)) for name in found["evaluations"]["same"]]
+    return f"""What the libraries themselves take for a forward, with a model in ResNet-20's place that costs nothing:
+
+{rows(("", "whybox", "Quantus"), body)}"""
 
 
 def _several(found: dict[str, Any], settings: dict[str, Any]) -> str:
