@@ -73,6 +73,14 @@ def spearman(a, b):
 # Copies with random layers.
 
 
+def test_copies_go_on_with_the_chunk_sizes():
+    """A copy is asked once per sample, too few times for it to find a chunk size of its own."""
+    model, x = whybox.Model(net()), torch.rand(8, 1, 6, 6)
+    copies = [randomised(model, seed) for seed in range(2)]
+    sizes = [one.chunk_size((x,), gradient=True) for one in (*copies, model)]
+    assert sizes[0] is sizes[1] is sizes[2]
+
+
 def test_only_the_layers_asked_for_are_randomised():
     module = net()
     assert parameter_layers(module) == ["0", "2", "3", "5"]

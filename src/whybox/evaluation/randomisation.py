@@ -51,15 +51,9 @@ def randomised(
                 _reset(reset, mix_text(seed, name), parts[name])
             else:
                 _shuffle(name, parts[name], seed, done)
-    return Model(
-        module,
-        name=f"{model.name} with {weights} weights",
-        domain=model.domain,
-        preprocess=model.preprocess,
-        labels=model.labels,
-        input_size=model.input_size,
-        chunk=model.chunk,
-    )
+    found = copy.copy(model)  # with its chunk sizes, found and to be found: the copies take as long
+    found.module, found.name = module, f"{model.name} with {weights} weights"
+    return found
 
 
 def parameter_layers(module: nn.Module) -> list[str]:
