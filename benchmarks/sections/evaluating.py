@@ -58,7 +58,8 @@ As a share of Quantus' (goals: {goals["forwards"]} of the forwards, {goals["seco
 What bounds it: for a single explanation every level and every draw is one evaluation, for whichever library. A loop in
 plain PyTorch over as many ready-made images, at its best chunk size, takes {alone:.2f} of Quantus' time; whybox at the
 same levels takes {overhead:.2f} of the loop's. Who asks for no less cannot be faster than the loop. Quantus' batch is
-{found["quantus_batch"]}.
+{found["quantus_batch"]}. Here it is asked for no more than whybox; as it comes, pixel flipping takes 3,072 forwards for
+one such image, one for each value, and infidelity 641, as it does the same ten times.
 """
 
 
