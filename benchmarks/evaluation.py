@@ -49,9 +49,9 @@ from whybox.evaluation.case import Samples
 from whybox.evaluation.metric import case as as_case
 from whybox.evaluation.randomisation import parameter_layers
 
-IMAGES, ROBUST, FEW = 32, 16, 4
+IMAGES, ROBUST, FEW = 32, 16, 2
 ROUNDS = 2
-MAPS = (1, 3, 8)
+MAPS = {"same": (1, 3), "coarse": (1, 3, 8)}
 BATCHES = (8, 16, 32)
 PARTS = ("agreement", "suite", "library", "robustness", "several")
 
@@ -103,7 +103,7 @@ def main() -> None:
     settings = {
         "images": IMAGES,
         "images for robustness": ROBUST,
-        "images where several maps are compared": FEW,
+        "images counted where several maps are compared": FEW,
         "batch sizes tried": BATCHES,
         "rounds": ROUNDS,
         "maps": MAPS,
@@ -204,22 +204,29 @@ def robustness(subject: Subject) -> dict[str, Any]:
 
 
 def several(subject: Subject) -> dict[str, Any]:
-    """What one map after the other costs; Quantus starts afresh with each, so that it pays the same again."""
-    asked = question(subject, FEW)
+    """What one map after the other costs; Quantus starts afresh with each, so that it pays the same again.
+
+    The forwards are counted on few images, which also finds the chunk sizes.
+    """
     names = tuple(same(subject.module))
     model = subject.fresh()
 
-    def by_map(metrics: Mapping[str, Metric]) -> Iterator[str]:
-        for number, _ in enumerate(ours(model, asked, metrics, max(MAPS))):
+    def by_map(asked: Question, kind: str) -> Iterator[str]:
+        metrics = {"same": same, "coarse": coarse}[kind](subject.module)
+        for number, _ in enumerate(ours(model, asked, metrics, max(MAPS[kind]))):
             yield str(number // len(metrics))
 
-    contenders: dict[str, Suite] = {
-        "quantus": lambda: run(asked, FEW, names),
-        "same": lambda: by_map(same(subject.module)),
-        "coarse": lambda: by_map(coarse(subject.module)),
+    def contenders(asked: Question) -> dict[str, Suite]:
+        return {"quantus": lambda: run(asked, IMAGES, names)} | {
+            kind: lambda kind=kind: by_map(asked, kind) for kind in MAPS
+        }
+
+    counts = {name: counted(subject.module, work) for name, work in contenders(question(subject, FEW)).items()}
+    return {
+        "quantus_batch": IMAGES,
+        "evaluations": counts,
+        "timed": in_turns(contenders(question(subject, IMAGES)), rounds=1),
     }
-    counts = {name: counted(subject.module, work) for name, work in contenders.items()}
-    return {"quantus_batch": FEW, "evaluations": counts, "timed": in_turns(contenders)}
 
 
 def ours(model: Any, asked: Question, metrics: Mapping[str, Metric], maps: int = 1) -> Iterator[str]:
@@ -258,12 +265,12 @@ def model_alone(asked: Question, counts: Mapping[str, Mapping[str, int]]) -> Sui
     return both
 
 
-def in_turns(contenders: Mapping[str, Suite]) -> dict[str, dict[str, Any]]:
+def in_turns(contenders: Mapping[str, Suite], rounds: int = ROUNDS) -> dict[str, dict[str, Any]]:
     """Time the contenders' parts, the contenders in turns; all have run before, when they were counted."""
     clocks = {"seconds": time.perf_counter, "processor_seconds": time.process_time}
     totals: dict[str, dict[str, list[float]]] = {name: {clock: [] for clock in clocks} for name in contenders}
     parts: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in contenders}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, suite in contenders.items():
             gc.collect()
             this_round: dict[str, float] = defaultdict(float)

@@ -1,5 +1,6 @@
 """The metrics against Quantus."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,9 +48,10 @@ def _suite(found: dict[str, Any], settings: dict[str, Any]) -> str:
     alone = found["ratio"]["raw"]["processor"]
     overhead = timed["same"]["processor_seconds"] / timed["raw"]["processor_seconds"]
     return f"""The default suite, as far as Quantus has it, one explanation; forwards + backwards and processor seconds.
-*Same levels*: {_levels(settings["same"])}. *Its own*: {_levels(settings["coarse"])}, of the same curves and the same
-layers; Quantus has no such choice, it asks at every step. There are no masks for these images, so the square in their
-middle stands in for the truth.
+The curves are of {_levels(settings["same"])} levels, and MPRT has a step for each layer, in Quantus and at the
+*same levels*; of *its own* whybox has {_levels(settings["coarse"])}, of the same curves, and
+{_steps(settings["coarse"])} steps for the same layers. Quantus has no such choice: it asks at every step. There are no
+masks for these images, so the square in their middle stands in for the truth.
 
 {rows(("", *(f"{label}{unit}" for label in KINDS.values() for unit in (": asks", ": time"))), body)}
 As a share of Quantus' (goals: {goals["forwards"]} of the forwards, {goals["seconds"]} of the time):
@@ -58,7 +60,8 @@ As a share of Quantus' (goals: {goals["forwards"]} of the forwards, {goals["seco
 What bounds it: for a single explanation every level and every draw is one evaluation, for whichever library. A loop in
 plain PyTorch over as many ready-made images, at its best chunk size, takes {alone:.2f} of Quantus' time; whybox at the
 same levels takes {overhead:.2f} of the loop's. Who asks for no less cannot be faster than the loop. Quantus' batch is
-{found["quantus_batch"]}.
+{found["quantus_batch"]}. Here it is asked for no more than whybox; as it comes, pixel flipping takes 3,072 forwards for
+one such image, one for each value, and infidelity 641, as it does the same ten times.
 """
 
 
@@ -74,11 +77,12 @@ def _library(found: dict[str, Any], settings: dict[str, Any]) -> str:
 
 def _several(found: dict[str, Any], settings: dict[str, Any]) -> str:
     counts, timed, goals = found["evaluations"], found["timed"], settings["goals"]
-    quantus = _total(counts["quantus"].values())["forwards"], timed["quantus"]["processor_seconds"]
+    count = settings["images counted where several maps are compared"]
+    quantus = _total(counts["quantus"].values())["forwards"] // count, timed["quantus"]["processor_seconds"]
     body = []
     for kind in ("same", "coarse"):
-        for maps in settings["maps"]:
-            asked = _total(counts[kind][str(k)] for k in range(maps))["forwards"]
+        for maps in settings["maps"][kind]:
+            asked = _total(counts[kind][str(k)] for k in range(maps))["forwards"] // count
             used = sum(timed[kind]["parts"][str(k)] for k in range(maps))
             shares = asked / maps / quantus[0], used / maps / quantus[1]
             body.append(
@@ -90,9 +94,9 @@ def _several(found: dict[str, Any], settings: dict[str, Any]) -> str:
             )  # fmt: skip
     return f"""### Several explanations
 
-What `compare` does: so many explanations of {settings["images where several maps are compared"]} images, scored by the
-same suite. They share the answers for the images themselves, for their baseline and for each region hidden by itself;
-what is removed in the order of an explanation, and what it explains again, is its own.
+What `compare` does: so many explanations of the same images, scored by the same suite; one round; the forwards of one
+image. They share the answers for the images themselves, for their baseline and for each region hidden by itself; what
+is removed in the order of an explanation, and what it explains again, is its own.
 
 {rows(("explanations", "forwards", "Quantus'", "share of forwards", "of processor time", "both goals met"), body)}"""
 
@@ -163,7 +167,13 @@ What fewer levels change, over the images:
 
 
 def _levels(metrics: Mapping[str, str]) -> str:
-    return ", ".join(f"`{metrics[name]}`" for name in ("RegionPerturbation", "Deletion", "MPRT"))
+    numbers = re.search(r"levels=(\d+)", metrics["RegionPerturbation"]), re.search(r"steps=(\d+)", metrics["Deletion"])
+    return " and ".join(found[1] for found in numbers if found)
+
+
+def _steps(metrics: Mapping[str, str]) -> str:
+    found = re.search(r"steps=(\d+)", metrics["MPRT"])
+    return found[1] if found else ""
 
 
 def _total(counts: Any) -> dict[str, int]:
