@@ -328,3 +328,17 @@ def test_tokens_have_no_noise():
         whybox.metric("non_sensitivity")(module, tokens, 1, torch.rand(3, 6))
     found = whybox.metric("non_sensitivity(infill=Zero())")(module, tokens, 1, torch.rand(3, 6))
     assert torch.isfinite(found).all()
+
+
+def test_a_shade_of_a_given_domain_moves_with_the_shift():
+    f, x = Model(net(), domain=Domain((0.0,), (1.0,))), pictures()
+    method = IntegratedGradients(steps=8, baseline=Black())
+    assert (InputInvariance()(f, x, 1, method(f, x, 1), method=method) < 1e-9).all()
+
+
+def test_the_tolerance_of_completeness_is_where_it_is_said():
+    f, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False)), torch.rand(2, 4)
+    exact = x * f[1].weight.detach()
+    wrong = exact * torch.tensor([[1.009], [1.011]])
+    found = whybox.Completeness(tolerance=0.01).run(f, x, 0, wrong)
+    assert found.details["passed"].tolist() == [True, False]

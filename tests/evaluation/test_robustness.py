@@ -438,3 +438,17 @@ def test_samples_of_a_single_value(name):
     )
     assert torch.isfinite(one.values).all()
     assert torch.allclose(one.values, more.values)
+
+
+@pytest.mark.parametrize("metric", RELATIVE[:2])
+def test_a_dropped_neighbour_is_not_the_largest(metric):
+    """Where another class is predicted the map leaps, which must not be the score."""
+    f = nn.Linear(2, 2, bias=False).double()
+    with torch.no_grad():
+        f.weight.copy_(torch.eye(2))
+    x, target = torch.tensor([[1.05, 1.0]], dtype=torch.float64), torch.zeros(1, dtype=torch.long)
+    leaps = whybox.External(lambda module, x, y: x + 100.0 * (module(x).argmax(1) != y)[:, None])
+    found = metric(draws=30, radius=0.2).run(Model(f, domain=Domain((0.0,), (1.0,))), x, target, x, method=leaps)
+    ratios, kept = found.details["ratios"][0], found.details["kept"][0]
+    assert ratios[~kept].min() > 10 * ratios[kept].max()
+    assert float(found.values) == float(ratios[kept].max())
