@@ -41,7 +41,8 @@ class LRP(Method):
 
     Args:
         composite: a name ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1",
-            "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "deep_taylor", "excitation"), or a Composite.
+            "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "deep_taylor", "excitation"), or a Composite. The flat
+            rule is for a convolution that the input reaches first; a dense layer there would give a blank map.
         epsilon: the stabiliser of every denominator.
         gamma: how much more contributions of the output's sign count under the γ rule.
         unknown: "refuse" an operation without a rule, or take its "gradient"; `details` then say where.
