@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from planted import Known, planted
+from known_evidence import Known, planted
 from torch import Tensor, nn
 
 import whybox

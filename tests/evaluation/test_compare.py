@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from planted import Known, planted
+from known_evidence import Known, planted
 
 import whybox
 from whybox import (

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from planted import planted
+from known_evidence import planted
 
 from whybox import CentreBlob, InputMagnitude, RandomMap
 

@@ -8,7 +8,7 @@ import pkgutil
 
 import pytest
 import torch
-from planted import Known, colours, planted
+from known_evidence import Known, colours, planted
 
 import whybox
 from whybox import Metric, RandomMap

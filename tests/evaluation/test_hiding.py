@@ -4,7 +4,7 @@ import numpy
 import pytest
 import scipy.stats
 import torch
-from planted import planted
+from known_evidence import planted
 from test_removal import blobs, net, pictures
 from torch import Tensor, nn
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from planted import planted
+from known_evidence import planted
 from torch import Tensor, nn
 
 from whybox import AUC, EnergyInBox, IoU, PointingGame, RandomMap, RelevanceMass, RelevanceRank

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from known_evidence import SIZE, Known, colours
 from PIL import Image
-from planted import SIZE, Known, colours
 from torch import Tensor, nn
 
 import whybox

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import torch
-from planted import planted
+from known_evidence import planted
 from torch import Tensor, nn
 
 from whybox import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from planted import Known, planted
+from known_evidence import Known, planted
 from torch import Tensor, nn
 
 import whybox

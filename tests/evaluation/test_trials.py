@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from planted import Known, colours, planted
+from known_evidence import Known, colours, planted
 from torch import Tensor, nn
 
 from whybox import CentreBlob, Contrast, Domain, Model, RandomMap
