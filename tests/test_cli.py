@@ -1,8 +1,8 @@
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -100,10 +100,13 @@ class TestStart:
         assert "explain" in subprocess_run(code)
 
     def test_help_answers_at_once(self) -> None:
+        """In seconds of the processor, which other work on the machine hardly changes."""
+
         def seconds() -> float:
-            began = time.perf_counter()
+            before = os.times()
             subprocess_run("import sys\nfrom whybox.cli import main\nsys.argv[1:] = ['--help']\nmain()")
-            return time.perf_counter() - began
+            now = os.times()
+            return now.children_user + now.children_system - before.children_user - before.children_system
 
         assert min(seconds() for _ in range(5)) < 0.3
 
@@ -299,8 +302,8 @@ class TestExplain:
         assert lines[0] == "one.png"
         assert lines[-1] == "out.html"
         for method in ("input_x_gradient", "integrated_gradients", "smooth_grad", "grad_cam"):
-            assert f"    {method} " in result.stdout
-        assert "checks pass" in result.stdout
+            said = lines[lines.index(f"    {method}") + 1].strip()
+            assert said.startswith(("no objection: ", "with care: ", "do not rely on this: "))
         assert "whybox explain one.png --model digits -o out.html --json out.json" in Path("out.html").read_text()
         record = json.loads(Path("out.json").read_text())
         assert record["command"] == "whybox explain one.png --model digits -o out.html --json out.json"
@@ -361,7 +364,7 @@ class TestExplain:
     def test_a_default_method_that_does_not_apply_is_said_and_left_out(self) -> None:
         result = run("explain", "one.png", "-m", "models.py:flat")
         assert result.exit_code == 0, result.output
-        assert "grad_cam              left out: " in result.stdout
+        assert "grad_cam\n        left out: " in result.stdout
         assert result.stderr == ""
 
     def test_a_method_that_was_asked_for_and_does_not_apply_is_a_failure(self) -> None:
