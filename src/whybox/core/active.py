@@ -1,7 +1,5 @@
 """Active: a batched iteration from which samples that are finished drop out, so that nothing is computed for them."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -43,9 +41,7 @@ class Active:
             self.state[name] = value[~here]
         self.sample = self.sample[~done]
 
-    def gathered(self, names: Iterable[str]) -> tuple[Tensor, ...]:
-        """The named state of all samples, finished or not, in the order of the batch."""
-        order = torch.cat((*self._left, self.sample)).argsort()
-        return tuple(
-            torch.cat((*self._kept.get(name, []), self.state[name]))[order.to(self.state[name].device)] for name in names
-        )
+    def gathered(self, name: str) -> Tensor:
+        """This state of all samples, finished or not, in the order of the batch."""
+        value = torch.cat((*self._kept.get(name, []), self.state[name]))
+        return value[torch.cat((*self._left, self.sample)).argsort().to(value.device)]

@@ -51,7 +51,8 @@ class Adam:
         mean = state["mean"] / (1 - self.momentum**number)
         square = state["square"] / (1 - self.decay**number)
         rate = self.rate * (self.last / self.rate) ** share
-        return rate * mean / (square.sqrt() + self.epsilon)
+        step: Tensor = rate * mean / (square.sqrt() + self.epsilon)
+        return step
 
 
 Descent = RMSProp | Adam

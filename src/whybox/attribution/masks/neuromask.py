@@ -1,8 +1,10 @@
 """NeuroMask: the least of the input that keeps the prediction."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +20,11 @@ from whybox.core.task import Task
 
 # Pictures below this edge, and everything that is no picture, have the settings that the authors use for CIFAR-10.
 SMALL = 64
+# Grids below this edge are searched at full resolution only.
+SMALLEST = 8
+# The stages of the search: by how much the resolution is divided, and for which share of the steps.
+_SMALL = ((4, 7 / 24), (2, 8 / 24), (1, 9 / 24))
+_LARGE = ((16, 0.3), (8, 0.2), (4, 0.2), (1, 0.3))
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,9 @@ class NeuroMask(Method):
         laplacian = _laplacian(len(axes), self.kernel or (3 if small else 5), x)
         filled = task.everything().fill(self.infill)
         assert isinstance(filled, Tensor)
-        of_class = type(task.target) in (Logit, Probability, LogProbability)
-        target: Target = LogProbability(task.target.index) if of_class else task.target  # type: ignore[attr-defined]
+        index = task.target.index if type(task.target) in (Logit, Probability, LogProbability) else None  # type: ignore[attr-defined]
+        of_class = isinstance(index, Tensor)
+        target: Target = LogProbability(index) if of_class else task.target
 
         def mask(weights: Tensor) -> Tensor:
             return torch.sigmoid(weights / temperature)
@@ -117,12 +125,28 @@ class NeuroMask(Method):
             return self.sparseness * sparse + smoothness * cost.mean(everything)
 
         objective = Objective(mask, masked, lambda score: -self.prediction * score, penalty)
+        descent: Descent = Adam() if self.search == "coarse_to_fine" else RMSProp()
+        stages = self._stages(grid)
         found = minimise(
-            _for(task, target), objective, self._start(task, x, grid), self._stages(grid), self._descent(),
-            film=self.film,
-            satisfied=None if not of_class else lambda score, _: score.exp() > 0,
-        )  # fmt: skip
-        return _answer(found, mask(found.weights).view(-1, *shape), of_class, self.film)
+            replace(task, target=target), objective, self._start(task, x, grid), stages, descent, film=self.film
+        )
+        relevance = mask(found.weights).view(-1, *shape)
+        return _answer(found, relevance, self._lost(task, masked, relevance) if of_class else None)
+
+    @staticmethod
+    def _lost(task: Task, masked: Callable[[Tensor, Tensor], Tensor], relevance: Tensor) -> Tensor:
+        """Whether the model predicts another class than the target's under the mask (n,)."""
+
+        def lost(masks: Any, sample: Tensor) -> Tensor:
+            with torch.no_grad():
+                output = task.output(masked(masks, sample), sample)
+            columns = output[:, None] if output.ndim == 1 else output
+            index = torch.as_tensor(task.target.rows(sample).index).to(output.device)  # type: ignore[attr-defined]
+            others = columns.flatten(2).sum(2) if columns.ndim > 2 else columns
+            return others.argmax(1) != index
+
+        found: Tensor = task.map(lost, relevance, gradient=False)
+        return found.cpu()
 
     def _start(self, task: Task, x: Tensor, grid: tuple[int, ...]) -> Tensor:
         if self.search == "coarse_to_fine":
@@ -131,18 +155,72 @@ class NeuroMask(Method):
         draws = [torch.rand((1, *grid), dtype=x.dtype, device=x.device, generator=one) for one in generators]
         return self.limit * (2 * torch.stack(draws) - 1)
 
-    def _descent(self) -> Descent:
-        return Adam() if self.search == "coarse_to_fine" else RMSProp()
-
     def _stages(self, grid: tuple[int, ...]) -> tuple[Stage, ...]:
-        """A quarter, a half and the whole of the resolution, with 7, 8 and 9 of 24 steps; coarser for large pictures."""
-        if self.search == "plain" or self.steps < 3 or min(grid) < 8:
+        """From a coarse grid to the full one, with a third of the steps, more or less, at the full resolution."""
+        if self.search == "plain" or self.steps < len(_SMALL) or min(grid) < SMALLEST:
             return (Stage(grid, self.steps),)
-        first, second = round(self.steps * 7 / 24), round(self.steps * 8 / 24)
-        parts = (4, 2, 1) if max(grid) < SMALL else (16, 8, 4, 1)
-        steps = (first, second, self.steps - first - second)
-        if len(parts) == 4:
-            steps = (first, second, second // 2, self.steps - first - second - second // 2)
+        parts = _LARGE if min(grid) >= SMALL else _SMALL
+        ends = [round(self.steps * end) for end in accumulate(share for _, share in parts)]
+        counts = [end - start for start, end in pairwise((0, *ends))]
         return tuple(
-            Stage(tuple(-(-edge // part) for edge in grid), count) for part, count in zip(parts, steps, strict=True)
+            Stage(tuple(-(-edge // part) for edge in grid), count)
+            for (part, _), count in zip(parts, counts, strict=True)
         )
+
+
+def _one_input(task: Task) -> tuple[Tensor, tuple[int, ...]]:
+    """The input and its axes of places; a mask belongs to one input of numbers."""
+    if isinstance(task.inputs, tuple):
+        raise InputError("a mask belongs to one input; put the model into a module that sets the others")
+    if not task.inputs.is_floating_point():
+        raise InputError(f"{task.inputs.dtype} can be hidden, but not faded; explain the embedding layer with at='…'")
+    return task.inputs, position_axes(task)[0]
+
+
+def _laplacian(axes: int, width: int, like: Tensor) -> Tensor:
+    """A kernel of −1 with as much at its centre as makes it sum to 0, (1, 1, width, …)."""
+    kernel = -torch.ones((1, 1, *(width,) * axes), dtype=like.dtype, device=like.device)
+    kernel[(0, 0, *(width // 2,) * axes)] = width**axes - 1
+    return kernel
+
+
+def _bends(weights: Tensor, kernel: Tensor) -> Tensor:
+    """The Laplacian of the weights where the kernel lies inside; zero where they are too small for that."""
+    if any(edge < width for edge, width in zip(weights.shape[2:], kernel.shape[2:], strict=True)):
+        return 0 * weights
+    convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
+    return convolve[weights.ndim - 3](weights, kernel)
+
+
+def _answer(found: Found, relevance: Tensor, lost: Tensor | None) -> Attribution:
+    """The masks with what is known of them, and whether they keep what they are for."""
+    failed = ~torch.isfinite(found.loss)
+    details = {
+        "kept_score" if lost is None else "kept_probability": torch.where(
+            failed, torch.nan, found.score if lost is None else found.score.exp()
+        ),
+        "area": (relevance > 0.5).double().flatten(1).mean(1).cpu(),
+        "losses": found.losses,
+        "evaluations": found.steps,
+    }
+    if found.film is not None:
+        details["film"] = found.film
+    checks = [
+        Check(
+            "search that diverged",
+            failed.double(),
+            0.0,
+            "Whether the loss was finite at no step. Then the mask is the one that the search began with.",
+        )
+    ]
+    if lost is not None:
+        checks.append(
+            Check(
+                "class lost under the mask",
+                lost.double(),
+                0.0,
+                "Whether the model predicts another class where the mask hides the rest. Such a mask does not show "
+                "what the prediction needs.",
+            )
+        )
+    return Attribution(relevance, details, tuple(checks))

@@ -77,7 +77,6 @@ def minimise(
     descent: Descent,
     *,
     film: int = 0,
-    satisfied: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Found:
     """Descend from these weights (n, 1, *grid of the last stage) through the stages.
 
@@ -88,7 +87,6 @@ def minimise(
         stages: from coarse to fine; the last has the full resolution.
         descent: how steps are made.
         film: keep so many masks on the way.
-        satisfied: of scores and samples, whether a sample may stop; None for any.
     """
     total = sum(stage.steps for stage in stages)
     frames = set(torch.linspace(0, total - 1, film).round().long().tolist()) if film else set()
@@ -118,7 +116,7 @@ def minimise(
                 row[active.sample] = loss
                 losses.append(row)
                 if done in frames:
-                    kept.append(_frame(objective, active, count))
+                    kept.append(objective.mask(active.gathered("best"))[:, 0].detach())
                 step = _step(descent, active, gradient, number, done / total)
                 active["weights"] = active["weights"] - step
                 done += 1
@@ -126,10 +124,9 @@ def minimise(
                 over = ~torch.isfinite(loss)
                 if stage is stages[-1] and number > OVER:
                     before = losses[-1 - OVER][active.sample]
-                    still = (before - loss).abs() < STALLED * before.abs()
-                    over |= still if satisfied is None else still & satisfied(score, active.sample)
+                    over |= (before - loss).abs() < STALLED * before.abs()
                 active.finish(over)
-    best, loss, score, steps = active.gathered(("best", "loss", "score", "steps"))
+    best, loss, score, steps = map(active.gathered, ("best", "loss", "score", "steps"))
     whole_losses = torch.stack(losses, 1)
     return Found(best, loss, score, whole_losses, steps, torch.stack(kept, 1) if kept else None)
 
@@ -178,10 +175,3 @@ def _step(descent: Descent, active: Active, gradient: Tensor, number: int, share
     for name in names:
         active[name] = state[name.removeprefix("descent.")]
     return step
-
-
-def _frame(objective: Objective, active: Active, count: int) -> Tensor:
-    """The best masks so far, of finished samples too."""
-    (best,) = active.gathered(("best",))
-    assert len(best) == count
-    return objective.mask(best)[:, 0].detach()
