@@ -29,14 +29,14 @@ _LARGE = ((16, 0.3), (8, 0.2), (4, 0.2), (1, 0.3))
 
 @dataclass(frozen=True)
 class NeuroMask(Method):
-    """Mask m = σ(W/T) of least area that keeps the prediction on x̄ = x m + infill (1 − m); relevance R = m in [0, 1].
+    """Relevance R = σ(W/T) in [0, 1]: the least mask that keeps the prediction on x̄ = x R + infill (1 − R).
 
     W minimises λ_p·CE(class, f(x̄)) + λ_sp·mean|W + τ| + λ_sm·mean (Laplacian of W)²; where the target is no class, its
     score is raised in place of the cross-entropy. The default descends from W = 0 in three stages, of a quarter and of
     half the resolution and of the whole, by Adam with a falling rate; `NeuroMask.reference()` is the authors' own way
     to minimise the same, in eight times as many steps, and `NeuroMask.paper()` the paper's formula. Masks lie over
     positions, tokens or columns: (n, 1, h, w) for pictures. Details: `kept_probability` (of a class), `area` (share of
-    m > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
+    R > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
     Cost: a forward and a backward pass for each step, at most `steps`; samples that have settled cost no more.
     Limits: one of many masks that keep the prediction, and the weights λ choose which; a picture with black holes is
     none that the model was trained on, and small masks may find what fools the model; 0 does not mean irrelevant.
