@@ -9,7 +9,10 @@ import time
 from benchmarks import table
 from benchmarks.measure import ROOT
 
-NAMES = ("start_up", "stream", "speed", "backprop", "perturbation", "shapley", "memory", "integrated_gradients")
+NAMES = (
+    "start_up", "stream", "speed", "backprop", "perturbation", "evaluation", "shapley", "memory",
+    "integrated_gradients",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[2], 1),
         "threads": torch.get_num_threads(),
-        **{name: _version(name) for name in ("whybox", "torch", "torchvision", "captum", "zennit", "numpy")},
+        **{name: _version(name) for name in ("whybox", "torch", "torchvision", "captum", "zennit", "quantus", "numpy")},
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.sections.accuracy import integrated, shapley
 from benchmarks.sections.cost import memory, speed, start_up, stream
+from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
 from benchmarks.sections.lrp import backprop
 
@@ -42,7 +43,7 @@ def footer(content: dict[str, Any]) -> str:
     """On what it was measured."""
     it = content["environment"]
     versions = ", ".join(
-        f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "zennit", "python") if it.get(name)
+        f"{name} {it[name]}" for name in ("whybox", "torch", "captum", "zennit", "quantus", "python") if it.get(name)
     )
     return (
         f"<small>{it['date']}, commit {it['commit']}, {versions}; {it['cores']} shared cores ({it['processor']}), one "
@@ -59,6 +60,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "speed": speed,
     "backprop": backprop,
     "perturbation": perturbation,
+    "evaluation": evaluation,
     "start_up": start_up,
 }
 

@@ -63,6 +63,13 @@ def test_a_control_that_does_as_well_leaves_a_doubt() -> None:
     assert verdict((GOOD,), trial(0.05))[1] == f"{RANDOM} and CentreBlob do as well with Zero"
 
 
+def test_a_control_is_named_with_the_infill_it_does_as_well_with() -> None:
+    reason = verdict((GOOD,), trial(0.15), trial(0.15, 0.3, 0.1, infill="UniformNoise"))[1]
+    assert reason == f"CentreBlob does as well with Zero; {RANDOM} does as well with UniformNoise"
+    same = verdict((GOOD,), trial(0.15), trial(0.15, infill="UniformNoise"))[1]
+    assert same == "CentreBlob does as well with Zero and UniformNoise"
+
+
 def test_a_check_that_fails_leaves_a_doubt() -> None:
     gap = replace(GOOD, values=torch.tensor([0.5]))
     assert verdict((gap,), trial(0.9)) == ("doubt", "it fails the check of completeness gap")

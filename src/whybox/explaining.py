@@ -125,13 +125,20 @@ def _trust(
 def _of_random_weights(model: Model, inputs: Inputs, method: Method, target: Target, options: dict[str, Any]) -> Tensor:
     """The first input's map, by position, for a copy of the model with shuffled weights.
 
-    The copy may be dead, with a score of zero and a map that is blank: then it is shuffled in another way.
+    The copy may be dead, with a score of zero and a map that is blank: then it is shuffled in another way, for the
+    samples for which it is, so that no sample's answer depends on the others.
     """
-    for seed in range(options["seed"], options["seed"] + SHUFFLES):
+
+    def explained(seed: int) -> Tensor:
         relevance = method.run(randomised(model, seed), inputs, target, **options).relevance
-        map = by_position(as_tuple(relevance)[0], as_tuple(inputs)[0])
-        if not bool(_is_blank(map).any()):
+        return by_position(as_tuple(relevance)[0], as_tuple(inputs)[0])
+
+    map = explained(options["seed"])
+    for seed in range(options["seed"] + 1, options["seed"] + SHUFFLES):
+        blank = _is_blank(map).to(map.device)
+        if not bool(blank.any()):
             break
+        map = torch.where(blank.view(-1, *(1,) * (map.ndim - 1)), explained(seed), map)
     return map
 
 

@@ -232,3 +232,26 @@ def test_edges_against_loops():
                             down += sobel[dc + 1][dr + 1] * value
                     strength += math.hypot(across, down)
                 assert float(found[i, 0, r, c]) == pytest.approx(strength)
+
+
+def test_a_copy_that_is_dead_for_one_sample_leaves_the_others_alone(x, monkeypatch):
+    """Sample 1 is blank for the first copy; sample 0 is compared with the first copy's map all the same."""
+    made = []
+
+    def copy(model, seed):
+        made.append(randomised(model, seed))
+        return made[-1]
+
+    def function(given, x, y):
+        maps = Gradient()(given, x, y)
+        if made and given is made[0].module:
+            maps[1] = 0
+        return maps
+
+    monkeypatch.setattr(whybox.explaining, "randomised", copy)
+    found = checks(External(function), x)[WEIGHTS].values
+    y = net()(x).argmax(1)
+    maps = [Gradient()(one, x, y) for one in made]
+    assert len(maps) == 2
+    expected = rank_correlation(Gradient()(net(), x, y), torch.stack((maps[0][0], maps[1][1]))).abs()
+    torch.testing.assert_close(found, expected)

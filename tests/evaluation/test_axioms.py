@@ -319,3 +319,12 @@ def test_a_sample_is_scored_as_it_is_alone(metric):
     whole = metric(given.model, given.inputs, 1, given.perfect, method=Known())
     alone = metric(given.model, given.inputs[:1], 1, given.perfect[:1], method=Known())
     assert torch.allclose(whole[:1], alone, rtol=1e-9)
+
+
+def test_tokens_have_no_noise():
+    tokens = torch.randint(0, 9, (3, 6))
+    module = nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(InputError, match=r"choose an infill such as Zero\(\)"):
+        whybox.metric("non_sensitivity")(module, tokens, 1, torch.rand(3, 6))
+    found = whybox.metric("non_sensitivity(infill=Zero())")(module, tokens, 1, torch.rand(3, 6))
+    assert torch.isfinite(found).all()

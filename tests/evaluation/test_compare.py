@@ -170,9 +170,9 @@ def test_a_metric_that_fails_for_one_method_is_kept_for_the_others():
     failed = {failure.method["name"]: failure.message for failure in found.failures}
     assert failed == {"noise": "there are values below zero", "random_map": "there are values below zero"}
     assert (1, 1) not in found.cells
-    assert found.cells[0, 1].skipped == {"no score": tuple(range(16))}
+    assert found.cells[0, 1].skipped == {"no finite score": tuple(range(16))}
     assert found.interval(0, 1).n == 0
-    assert "known, CentreBlob, EdgeDetector, InputMagnitude: no score for 16 of 16 samples (picky)." in " ".join(
+    assert "known, CentreBlob, EdgeDetector, InputMagnitude: no finite score for 16 of 16 samples (picky)." in " ".join(
         str(found).split()
     )
 

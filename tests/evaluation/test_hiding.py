@@ -352,6 +352,25 @@ class Pair(nn.Module):
         return torch.stack(((picture * weight).sum((1, 2, 3)) + 3 * table[:, 0] - table[:, 1], table[:, 2]), 1)
 
 
+@pytest.mark.parametrize(
+    "metric", [FaithfulnessCorrelation(draws=9), FaithfulnessEstimate(follows="score"), SensitivityN(draws=9)]
+)
+def test_rounding_is_no_change(metric):
+    """In float32 a sure model's answers differ in their last places; that correlates with nothing."""
+
+    class Nearly(nn.Module):
+        def forward(self, x):
+            last = 1 + (1e5 * x.sum((1, 2, 3))).sin() * torch.finfo(torch.float32).eps
+            return torch.stack((last, torch.zeros_like(last)), 1)
+
+    x, relevance = (tensor.float() for tensor in pictures())
+    with torch.no_grad():
+        assert len(Nearly()(torch.cat((x, x / 2)))[:, 0].unique()) > 1
+    found = metric.run(Nearly(), x, 0, relevance)
+    assert torch.isnan(found.values).all()
+    assert any("hiding changes nothing" in reason and rows.all() for reason, rows in found.skipped.items())
+
+
 def test_several_inputs_are_one_game():
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(3, 1, 4, 4, generator=generator, dtype=torch.float64)

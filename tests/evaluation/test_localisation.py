@@ -308,3 +308,9 @@ def test_planted_square_is_found_and_its_absence_is_not():
         ]
         assert torch.allclose(scores[0], torch.ones(4).double()), type(metric).__name__
         assert (scores[1] <= 0.1).all(), type(metric).__name__
+
+
+def test_a_map_of_truth_values_is_refused():
+    relevance, truth = torch.ones(2, 1, 4, 4, dtype=torch.bool), torch.zeros(2, 4, dtype=torch.long)
+    with pytest.raises(InputError, match="real numbers"):
+        RelevanceMass()(nn.Flatten(), torch.rand(2, 1, 4, 4), 1, relevance, truth=truth)

@@ -266,3 +266,22 @@ def test_what_is_no_picture_is_refused():
         Mosaic(mosaics=0)
     with pytest.raises(InputError, match="confidence"):
         Mosaic(confidence=math.inf)
+
+
+def test_models_that_take_the_mosaic_for_four_pictures():
+    """`view(-1, …)` makes four rows of a picture four times as large: that is no answer to it."""
+
+    class Rows(nn.Module):
+        def forward(self, x):
+            return x.reshape(-1, 4 * 36).view(-1, 4, 36).mean(2) * 9
+
+    inputs = torch.eye(4).view(4, 4, 1, 1).expand(4, 4, 6, 6).clone()
+    found = Mosaic().run(Rows(), inputs, torch.arange(4), inputs, method="input_x_gradient")
+    assert found.values.tolist() == [1.0] * 4
+
+
+def test_a_target_that_is_no_class_is_refused():
+    inputs = torch.rand(4, 1, 4, 4)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    with pytest.raises(InputError, match="the target must be one for each sample"):
+        Mosaic()(module, inputs, lambda output: output[:, 0], inputs, method="gradient")

@@ -1,5 +1,6 @@
 """Pixel flipping, ROAD, IROF and token deletion, each against a literal loop over one sample and one step at a time."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -56,6 +57,12 @@ def test_pixel_flipping():
         assert float(found.values[i]) == pytest.approx(expected, abs=1e-12)
 
 
+def test_at_least_one_pixel_is_flipped():
+    f, (x, relevance) = net(), pictures()
+    found = PixelFlipping(upto=0.004).run(f, x, 2, relevance)
+    assert found.details["removed"].tolist() == [[0, 1]] * 5
+
+
 def test_road():
     """Every sample has a score of its own, wherever the chunks end: not only those of the first batch."""
     f, (x, relevance) = net(), pictures(5)
@@ -79,6 +86,7 @@ def test_road():
 
 def test_irof():
     f, (x, relevance) = net(3), pictures(3, 24, 3)
+    x = nn.functional.interpolate(x[..., :6, :6], (24, 24), mode="bicubic")  # so that segments differ in size
     regions = Superpixels(9)
     found, labels = IROF(regions).run(Model(f), x, 1, relevance), regions.labels(x)
     counts = [int(part.max()) + 1 for part in labels]
@@ -161,7 +169,7 @@ def test_a_token_deletion_longer_than_the_text():
     assert found.details["removed"].tolist() == [[0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("wrong", [{"levels": 0}, {"upto": 0.0}, {"upto": 1.5}, {"noise": -1.0}])
+@pytest.mark.parametrize("wrong", [{"levels": 0}, {"upto": 0.0}, {"upto": 1.5}, {"noise": -1.0}, {"noise": math.inf}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(InputError):
         ROAD(**wrong)

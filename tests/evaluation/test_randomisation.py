@@ -73,6 +73,14 @@ def spearman(a, b):
 # Copies with random layers.
 
 
+def test_copies_go_on_with_the_chunk_sizes():
+    """A copy is asked once per sample, too few times for it to find a chunk size of its own."""
+    model, x = whybox.Model(net()), torch.rand(8, 1, 6, 6)
+    copies = [randomised(model, seed) for seed in range(2)]
+    sizes = [one.chunk_size((x,), gradient=True) for one in (*copies, model)]
+    assert sizes[0] is sizes[1] is sizes[2]
+
+
 def test_only_the_layers_asked_for_are_randomised():
     module = net()
     assert parameter_layers(module) == ["0", "2", "3", "5"]
@@ -464,3 +472,27 @@ def test_the_caller_keeps_the_model(digits):
 def test_what_cannot_be_is_refused(text):
     with pytest.raises(InputError):
         whybox.metric(text)
+
+
+def test_a_reset_touches_the_layers_own_parameters_only():
+    """A batch norm's forgets its statistics, an attention's changes the layer behind it."""
+    norm = nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3))
+    norm(3 * torch.randn(9, 2, 4, 4) + 2)
+    fresh = randomised(Model(norm), weights="initial").module
+    assert all(torch.equal(a, b) for a, b in zip(fresh[1].buffers(), norm[1].buffers(), strict=True))
+    attention = nn.MultiheadAttention(8, 2)
+    nn.init.normal_(attention.out_proj.bias)
+    alone = randomised(Model(attention), layers=[""], weights="initial").module
+    assert torch.equal(alone.out_proj.bias, attention.out_proj.bias)
+    assert not torch.equal(alone.in_proj_weight, attention.in_proj_weight)
+
+
+@pytest.mark.parametrize("name", ["mprt", "efficient_mprt", "random_logit"])
+def test_a_map_that_cancels_over_the_channels_is_blamed_itself(name):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(18, 3))
+    x = torch.randn(2, 2, 3, 3)
+    relevance = torch.cat((x[:, :1], -x[:, :1]), 1)
+    found = whybox.metric(name).run(module, x, 1, relevance, method="gradient")
+    assert found.values.isnan().all()
+    reasons = [reason for reason, rows in found.skipped.items() if rows.any()]
+    assert reasons == ["summed over the channels, a map with no order to compare"]

@@ -7,12 +7,21 @@ from planted import planted
 from torch import Tensor, nn
 
 from whybox import (
+    IROF,
+    AverageDrop,
+    AverageGain,
+    AverageIncrease,
     Black,
+    Constant,
     Contrast,
     Deletion,
+    Domain,
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
     Imputed,
     Insertion,
     Model,
+    MonotonicityCorrelation,
     Patches,
     Pixels,
     RegionPerturbation,
@@ -111,11 +120,12 @@ def test_noise_is_drawn_once_for_the_whole_way():
         f[1].weight[1, 0] = 1.0
     x = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
     relevance = torch.arange(64.0, 0, -1, dtype=torch.float64).view(1, 1, 8, 8)
-    model = Model(f)
+    model = Model(f, domain=Domain((0.0,), (1.0,)))
     found = RegionPerturbation(size=2, steps=16, levels=16, follows="score", infill=UniformNoise()).run(
         model, x, 1, relevance
     )
     steps = found.details["score"][0].diff()
+    assert steps[0] != 0
     assert (steps[1:] == 0).all()
 
 
@@ -162,10 +172,67 @@ def test_metrics_share_what_they_ask_for():
         second = Deletion(steps=12, regions=Patches(2)).score(shared)
         backwards = Insertion(steps=12, regions=Patches(2)).score(shared)
         other = Deletion(steps=12, regions=Patches(2)).score(as_case(samples, -given.perfect))
-    assert (first.forwards, second.forwards) == (4 * 13, 4 * 12)  # other steps: upto=36 is not "all"
+    assert (first.forwards, second.forwards) == (4 * 13, 4 * 12)  # other steps: most=36 is not "all"
     assert (backwards.forwards, other.forwards) == (4 * 12, 4 * 12)  # never the originals again
     alone = Insertion(steps=12, regions=Patches(2))(given.model, given.inputs, given.target, given.perfect)
     assert torch.equal(backwards.values, alone)
+
+
+def test_one_region_is_not_all_of_them():
+    """1 == 1.0: a curve that takes one region away is not that which takes the share 1, whoever asks first."""
+    given = planted()
+    with started(given.model, given.inputs, given.target) as task:
+        shared = as_case(Samples(task), given.perfect)
+        one = RegionPerturbation(size=2, steps=1, levels=1, infill=Zero()).score(shared)
+        every = Deletion(steps=1, regions=Patches(2)).score(shared)
+    assert one.details["removed"].tolist() == [[0, 1]] * 4
+    assert every.details["removed"].tolist() == [[0, 36]] * 4
+
+
+def test_what_has_no_such_answer_is_refused_before_the_way():
+    """Only the originals have been asked for by then."""
+    f, (x, relevance) = net(), pictures()
+    asked = []
+    f.register_forward_pre_hook(lambda _, args: asked.append(len(args[0])))
+    metrics = (Deletion(), RegionPerturbation(size=3, order="both"), IROF(Patches(3)), FaithfulnessEstimate())
+    for metric in (*metrics, MonotonicityCorrelation(), AverageDrop()):
+        asked.clear()
+        with pytest.raises(InputError, match="no class"):
+            metric(f, x, Contrast(0, 1), relevance)
+        assert sum(asked) == 3
+
+
+def test_an_answer_that_is_not_finite_is_named():
+    """It is not taken for a target without a probability, nor dropped in silence."""
+
+    class Brittle(nn.Module):
+        def forward(self, x):
+            total = x.flatten(1).sum(1)
+            return torch.stack((total, total.sqrt() / total), 1)
+
+    x, relevance = pictures()
+    faded = {"infill": Constant(-1e6)}
+    metrics = (AverageIncrease(**faded), AverageDrop(**faded), FaithfulnessCorrelation(share=1.0))
+    for metric in (Deletion(), Insertion(), *metrics):
+        found = metric.run(Brittle(), x, 1, relevance)
+        assert torch.isnan(found.values).all()
+        assert torch.stack(list(found.skipped.values())).any(0).all()
+
+
+def test_in_a_dense_output_the_probability_is_the_mean_over_positions():
+    x, relevance = pictures()
+    torch.manual_seed(0)
+    f = nn.Conv2d(3, 4, 3).double()
+    found = Deletion(steps=2).run(f, x, 1, relevance)
+    with torch.no_grad():
+        assert torch.allclose(found.details["probability"][:, 0], f(x).softmax(1)[:, 1].mean((1, 2)))
+    gain = AverageGain()(f, x, 1, relevance)
+    assert ((gain >= 0) & (gain <= 1)).all()
+
+
+def test_tables_have_no_grid():
+    with pytest.raises(InputError, match="TokenDeletion"):
+        RegionPerturbation()(nn.Linear(5, 2), torch.rand(2, 5), 1, torch.rand(2, 5))
 
 
 def test_what_is_no_class_has_no_probability():

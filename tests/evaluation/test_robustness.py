@@ -8,6 +8,7 @@ import torch
 from planted import Known, planted
 from torch import Tensor, nn
 
+import whybox
 from whybox import (
     AverageSensitivity,
     Constant,
@@ -407,3 +408,33 @@ def test_any_target_will_do(target):
     for metric in SIX:
         found = metric(DRAWS, RADIUS)(f, x, target, Gradient()(f, x, target), method=Gradient())
         assert torch.isfinite(found).all()
+
+
+def test_a_neighbour_that_rounding_makes_equal_does_not_count():
+    """In half precision, next to values in [−3, 100], some neighbours of 50 are 50."""
+    x = torch.tensor([1.0, -3.0, 50.0, 100.0]).view(4, 1).bfloat16()
+    module = nn.Linear(1, 3).bfloat16()
+    metric = whybox.LocalLipschitz(draws=12, radius=0.002)
+    found = metric.run(module, x, 1, whybox.RandomMap()(module, x, 1), method=whybox.RandomMap())
+    equal = found.details["ratios"].isnan()
+    assert equal[2].any()
+    assert not equal[2].all()
+    assert torch.isfinite(found.values[:3]).all()
+    assert float(found.values[2]) == pytest.approx(float(found.details["ratios"][2].nan_to_num(-1).max()))
+
+
+@pytest.mark.parametrize(
+    "name", ["max_sensitivity", "completeness", "input_invariance", "sparseness", "relevance_mass"]
+)
+def test_samples_of_a_single_value(name):
+    class Single(nn.Module):
+        def forward(self, x):
+            return torch.stack((x, -(x**2)), 1)
+
+    x = torch.tensor([0.5, 1.0, 2.0])
+    one, more = (
+        whybox.metric(name).run(module, y, 1, 2 * y, method="gradient", truth=torch.ones_like(y, dtype=torch.bool))
+        for module, y in ((Single(), x), (nn.Sequential(nn.Flatten(0), Single()), x[:, None]))
+    )
+    assert torch.isfinite(one.values).all()
+    assert torch.allclose(one.values, more.values)

@@ -29,6 +29,7 @@ from whybox import (
 from whybox.core import names, registry
 from whybox.core.card import card
 from whybox.core.errors import InputError
+from whybox.evaluation.studies.roar import _ranks
 from whybox.evaluation.studies.study import Findings
 
 ALL = [getattr(whybox, place.partition(":")[2]) for place in names.STUDIES.values()]
@@ -364,3 +365,29 @@ def test_a_consensus_needs_several_models_and_one_question():
         Consensus().run({"a": nn.Linear(4, 2)}, x, 0, [RandomMap()])
     with pytest.raises(InputError, match="target="):
         Consensus().run({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2)}, x, None, [RandomMap()])
+
+
+def test_roar_takes_positions_of_a_map_that_is_not_finite_at_random():
+    train = torch.rand(30, 6, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 2
+    orders = []
+    for value in (0.0, torch.nan):
+
+        def function(module, x, y, value=value):
+            relevance = torch.arange(6.0).repeat(len(x), 1)
+            relevance[0] = 0.0
+            relevance[0, 1] = value
+            return relevance
+
+        orders.append(_ranks(Centroids(*train), External(function), train[0], 0))
+    assert orders[0][1] == orders[1][1] == 1
+    assert torch.equal(orders[0][0], orders[1][0])
+
+
+def test_roar_refuses_tokens_and_methods_that_cannot_be_told_apart():
+    tokens = torch.randint(0, 9, (8, 6)), torch.arange(8) % 2
+    with pytest.raises(InputError, match="floating point"):
+        ROAR().run(Centroids, tokens, tokens, ["gradient"])
+    numbers = tokens[0].float(), tokens[1]
+    alike = [External(lambda module, x, y: x), External(lambda module, x, y: -x)]
+    with pytest.raises(InputError, match="a name of its own"):
+        ROAR().run(Centroids, numbers, numbers, alike)

@@ -137,9 +137,8 @@ class GaussianNoise(Infill):
     """Independent normal noise with the mean and standard deviation of each sample's channel."""
 
     def fill(self, x: Tensor, domain: Domain, generators: Iterable[Generator], hidden: Tensor | None = None) -> Tensor:
-        axes = _positions(x)
-        spread = x.std(axes, keepdim=True, correction=0)
-        return x.mean(axes, keepdim=True) + spread * per_row(torch.randn, x, generators)
+        noise, axes = per_row(torch.randn, x, generators), _positions(x)
+        return x.mean(axes, keepdim=True) + x.std(axes, keepdim=True, correction=0) * noise
 
 
 @dataclass(frozen=True)
@@ -200,6 +199,8 @@ class Imputed(Infill):
 
 def per_row(draw: Callable[..., Tensor], x: Tensor, generators: Iterable[Generator]) -> Tensor:
     """Random values in the shape of x (n, …), each row from its own generator."""
+    if not x.is_floating_point():
+        raise InputError(f"there is no noise for an input of {x.dtype}; choose an infill such as Zero() or Constant(…)")
     return torch.stack([draw(x.shape[1:], dtype=x.dtype, device=x.device, generator=g) for g in generators])
 
 

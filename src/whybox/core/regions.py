@@ -123,7 +123,10 @@ class Superpixels(Regions):
 def _grid(x: Tensor, cell: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Patch numbers over the positions, (1, 1, …); `cell` says of every place on an axis in which patch it is."""
     if x.ndim < 3:
-        raise InputError(f"the input has no positions (n, c, …): its shape is {tuple(x.shape)}; use Along(1)")
+        raise InputError(
+            f"the input has no positions (n, c, …): its shape is {tuple(x.shape)}; use Along(1), "
+            "or None where several inputs differ in kind"
+        )
     number = torch.zeros((1,) * x.ndim, dtype=torch.long, device=x.device)
     for axis in range(2, x.ndim):
         shape = [1] * x.ndim

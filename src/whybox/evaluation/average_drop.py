@@ -12,7 +12,7 @@ from whybox.core.errors import InputError
 from whybox.core.reference import Infill, Zero
 from whybox.core.tree import Inputs, as_tuple, each, like
 from whybox.evaluation.case import Case
-from whybox.evaluation.metric import Metric, Scores
+from whybox.evaluation.metric import Metric, Scores, unless
 
 
 class Through(NamedTuple):
@@ -42,6 +42,9 @@ class Masked:
 
     def measure(self, case: Case) -> Through:
         samples, task = case.samples, case.task
+        if not all(x.is_floating_point() for x in as_tuple(task.inputs)):
+            raise InputError("tokens can be hidden, but not faded by a map: score them by TokenDeletion")
+        before = samples.originals.of("probability")
         mask, undefined = self._mask(case)
         engine = Engine(task, self.infill, filled=samples.filled(self.infill))
 
@@ -50,7 +53,7 @@ class Masked:
             return engine.hide(each(lambda m: m[sample], mask), block)
 
         after = samples.ask(1, make).of("probability")[:, 0]
-        return Through(samples.originals.of("probability"), after, undefined)
+        return Through(before, after, undefined)
 
     def _mask(self, case: Case) -> tuple[Inputs, Tensor]:
         """The map as a mask of every input, float64 on the CPU, and where there is none (n,)."""
@@ -58,7 +61,7 @@ class Masked:
             (r.sum(1, keepdim=True) if r.ndim > 2 else r).detach().cpu().double().nan_to_num(0.0, 0.0, 0.0)
             for r in as_tuple(case.relevance)
         ]
-        flat = torch.cat([r.flatten(1) for r in maps], 1)
+        flat = torch.cat([r.reshape(len(r), -1) for r in maps], 1)
         if self.scale == "none" and bool(((flat < 0) | (flat > 1)).any()):
             raise InputError("a map that is to be a mask as it is lies in [0, 1]; let scale='range' bring it there")
         zero = torch.zeros(len(flat), dtype=torch.float64)
@@ -88,9 +91,7 @@ class _ThroughTheMap(Metric):
 
     def _scores(self, found: Through, values: Tensor, skipped: dict[str, Tensor]) -> Scores:
         skipped = {"a map that cannot be brought to [0, 1]": found.undefined, **skipped}
-        for missing in skipped.values():
-            values = values.where(~missing, torch.nan)
-        return Scores(values, {"before": found.before, "after": found.after}, skipped)
+        return Scores(unless(skipped, values), {"before": found.before, "after": found.after}, skipped)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class AverageIncrease(_ThroughTheMap):
 
     def measure(self, case: Case) -> Scores:
         found = case.once(Masked(self.scale, self.infill))
-        return self._scores(found, (found.before < found.after).double(), {})
+        more = (found.before < found.after).double().where(torch.isfinite(found.before + found.after), torch.nan)
+        return self._scores(found, more, {})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ without knowing of each other: they only ask for equal values.
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from whybox.core.reference import Imputed, Infill
 from whybox.core.start import check_relevance
 from whybox.core.target import Logit, LogProbability, Probability, Target
 from whybox.core.task import Task
-from whybox.core.tree import Inputs, as_tuple, each
+from whybox.core.tree import Inputs, each
+from whybox.evaluation.distance import flat
 
 Found = TypeVar("Found", covariant=True)
 Subject = TypeVar("Subject", contravariant=True)
@@ -29,6 +30,7 @@ Subject = TypeVar("Subject", contravariant=True)
 Make = Callable[[Tensor, Tensor], Inputs]
 
 
+@runtime_checkable
 class Measurement(Protocol[Subject, Found]):
     """A frozen dataclass that says what is to be measured, and measures it."""
 
@@ -42,8 +44,10 @@ class Answers(NamedTuple):
 
     Attributes:
         score: the target's score.
-        probability: the probability of the target's class; NaN where the target is no class.
-        right: 1 where the target's class is the predicted one, else 0; NaN where the target is no class.
+        probability: the probability of the target's class, in a dense output its mean over the positions; NaN where
+            the target is no class.
+        right: 1 where the target's class is the predicted one, else 0; NaN where the target is none of several classes
+            of the whole input.
     """
 
     score: Tensor
@@ -55,8 +59,13 @@ class Answers(NamedTuple):
         if quantity not in self._fields:
             raise InputError(f"what is followed is one of {', '.join(map(repr, self._fields))}, not {quantity!r}")
         found: Tensor = getattr(self, quantity)
-        if bool(torch.isnan(found).all()):
-            raise InputError(f"the target is no class, so it has no {quantity!r}: follow its 'score'")
+        if bool(torch.isnan(found).all()) and not bool(torch.isnan(self.score).all()):
+            raise InputError(
+                f"this target has no {quantity!r}, which only one of several classes has: explain such a class, or "
+                "follow its 'score'"
+                if quantity == "right"
+                else f"the target is no class, so it has no {quantity!r}: follow its 'score', or explain a class"
+            )
         return found
 
 
@@ -142,15 +151,12 @@ class Case:
 
     def constant(self) -> Tensor:
         """Whether each sample's map is the same everywhere (n,): it has no order, and says nothing."""
-        flat = self._rows()
-        return (flat == flat[:, :1]).all(1)
+        rows = flat(self.relevance).cpu()
+        return (rows == rows[:, :1]).all(1)
 
     def finite(self) -> Tensor:
         """Whether each sample's relevance is finite everywhere (n,)."""
-        return torch.isfinite(self._rows()).all(1)
-
-    def _rows(self) -> Tensor:
-        return torch.cat([r.detach().cpu().double().flatten(1) for r in as_tuple(self.relevance)], 1)
+        return torch.isfinite(flat(self.relevance)).all(1).cpu()
 
 
 def answers(task: Task, inputs: Inputs, sample: Tensor) -> Tensor:
@@ -172,6 +178,8 @@ def _as_class(target: Target, output: Tensor, score: Tensor) -> tuple[Tensor, Te
         return missing, missing
     index: Any = target.index  # type: ignore[attr-defined]
     probability = Probability(index).score(output)
+    if output.ndim > 2 and not isinstance(index, tuple):
+        probability = probability / output[0, 0].numel()
     if isinstance(index, tuple) or output.ndim != 2 or output.shape[1] == 1:
         return probability, missing
     return probability, output.argmax(1).cpu() == index

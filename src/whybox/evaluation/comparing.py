@@ -267,8 +267,6 @@ class _Run:
 def _cell(scores: Scores) -> Cell:
     values = torch.where(torch.isfinite(scores.values), scores.values, math.nan)
     skipped = {reason: tuple(rows.nonzero().flatten().tolist()) for reason, rows in scores.skipped.items()}
-    named = {row for rows in skipped.values() for row in rows}
-    skipped["no score"] = tuple(row for row in values.isnan().nonzero().flatten().tolist() if row not in named)
     return Cell(
         tuple(values.tolist()),
         {reason: rows for reason, rows in skipped.items() if rows},

@@ -8,7 +8,7 @@ from whybox.core.reference import Infill, Zero
 from whybox.core.regions import Pixels, Regions
 from whybox.evaluation.case import Case
 from whybox.evaluation.metric import Metric, Scores
-from whybox.evaluation.removal import Removal
+from whybox.evaluation.removal import Removal, followed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _OfAll(Metric):
             raise InputError(f"the curve needs at least one step, not {self.steps}")
 
     def _scores(self, case: Case, order: Literal["most", "least"]) -> Scores:
-        curve = case.once(Removal(self.regions, self.infill, order, self.steps))
+        curve = followed(case, Removal(self.regions, self.infill, order, self.steps), self.follows)
         return Scores(curve.area_under(self.follows), curve.details(self.follows))
 
 

@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from whybox.attribution.perturbation.engine import Engine
-from whybox.attribution.perturbation.partition import Partition
+from whybox.attribution.perturbation.partition import Partition, relevance_dtype
 from whybox.attribution.perturbation.uniform import uniform
 from whybox.core.block import Block
 from whybox.core.reference import Infill
 from whybox.core.regions import Regions
-from whybox.core.tree import Inputs, each
-from whybox.evaluation.case import Answers, Make, Samples
+from whybox.core.tree import Inputs, as_tuple, each
+from whybox.evaluation.case import Answers, Make, Measurement, Samples
 from whybox.evaluation.removal import Divided, relevance_of
+
+# A score is known to so many units of its last place: sums in another order differ by as much.
+ROUNDINGS = 4
 
 
 def hide(samples: Samples, infill: Infill, partition: Partition, hidden: Callable[[Tensor, Tensor], Tensor]) -> Make:
@@ -37,6 +40,45 @@ def places(samples: Samples, regions: Regions | None) -> Tensor:
     """How many positions each region has (n, regions): the number of values that a random map has there."""
     ones = each(lambda x: torch.ones_like(x[:, :1] if x.ndim > 2 else x), samples.task.inputs)
     return relevance_of(samples.once(Divided(regions)), ones)
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """Random sets of regions, and the answers without them.
+
+    Attributes:
+        sizes: the number of regions in the sets of each sample, (n,).
+        packed: which regions are in which set, as bits, (n, draws, bytes).
+        answers: the model's answers with a set hidden, each (n, draws).
+    """
+
+    sizes: Tensor
+    packed: numpy.ndarray
+    answers: Answers
+
+    def of(self, quantity: str) -> Tensor:
+        """A quantity of the answers, (n, draws)."""
+        return self.answers.of(quantity)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """The sum of the regions' values (n, regions) over each set, (n, draws)."""
+        sums = []
+        for packed in self.packed.swapaxes(0, 1):  # one draw after the other: the bits of all would need much memory
+            hidden = torch.as_tensor(numpy.unpackbits(packed, axis=1, count=values.shape[1])).bool()
+            sums.append(values.where(hidden, 0.0).sum(1))
+        return torch.stack(sums, 1)
+
+
+def drop(samples: Samples, changed: Measurement[Samples, Answers | Subsets], follows: str) -> Tensor:
+    """f(x) − f(x changed) of every change, (n, changes); 0 where none of a sample's is more than rounding.
+
+    What differs by rounding alone depends on the chunk size, and must not be correlated with anything.
+    """
+    before = samples.originals.of(follows)[:, None]  # first: where the target has no such f, nothing more is asked
+    found = before - samples.once(changed).of(follows)
+    precision = max(torch.finfo(relevance_dtype(x)).eps for x in as_tuple(samples.task.inputs))
+    largest = found.abs().nan_to_num(0.0).amax(1, keepdim=True)
+    return found.where((largest > ROUNDINGS * precision * before.abs()) | found.isnan(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -61,29 +103,6 @@ class OneByOne:
         partition = samples.once(Divided(self.regions))
         columns = torch.arange(partition.size)
         return hide(samples, self.infill, partition, lambda _, number: columns == number[:, None] // self.draws)
-
-
-@dataclass(frozen=True)
-class Subsets:
-    """Random sets of regions, and the answers without them.
-
-    Attributes:
-        sizes: the number of regions in the sets of each sample, (n,).
-        packed: which regions are in which set, as bits, (n, draws, bytes).
-        answers: the model's answers with a set hidden, each (n, draws).
-    """
-
-    sizes: Tensor
-    packed: numpy.ndarray
-    answers: Answers
-
-    def sums(self, values: Tensor) -> Tensor:
-        """The sum of the regions' values (n, regions) over each set, (n, draws)."""
-        sums = []
-        for packed in self.packed.swapaxes(0, 1):  # one draw after the other: the bits of all would need much memory
-            hidden = torch.as_tensor(numpy.unpackbits(packed, axis=1, count=values.shape[1])).bool()
-            sums.append(values.where(hidden, 0.0).sum(1))
-        return torch.stack(sums, 1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Infidelity."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +14,7 @@ from whybox.core.reference import Infill, Zero
 from whybox.core.regions import Grid, Regions
 from whybox.core.tree import Inputs, as_tuple, each, like
 from whybox.evaluation.case import Answers, Case, Make, Samples
-from whybox.evaluation.hiding import OneByOne, places
+from whybox.evaluation.hiding import OneByOne, drop, places
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.removal import Divided, relevance_of
 from whybox.evaluation.similarity import over_positions
@@ -85,8 +86,8 @@ class Infidelity(Metric):
     higher_is_better = False
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or (self.noise is not None and not self.noise > 0):
-            raise InputError(f"infidelity needs draws ≥ 1 and noise > 0 or None, not {self.draws}, {self.noise}")
+        if self.draws < 1 or (self.noise is not None and not 0 < self.noise < math.inf):
+            raise InputError(f"infidelity needs draws ≥ 1 and finite noise > 0 or None, not {self.draws}, {self.noise}")
         if self.noise is not None and self.multiplied:
             raise InputError(
                 "relevance that was multiplied by the input says nothing of noise: give multiplied=False and the "
@@ -129,8 +130,8 @@ class Infidelity(Metric):
         """f(x) − f(x − I) of every change (n, changes), and which of these there are."""
         samples = case.samples
         if not self.multiplied and not all(x.is_floating_point() for x in as_tuple(case.task.inputs)):
-            raise InputError("tokens do not change by an amount: give multiplied=True, or explain at='…' a layer")
-        change = samples.originals.of(self.follows)[:, None] - samples.once(self._kind).of(self.follows)
+            raise InputError("tokens do not change by an amount: give multiplied=True")
+        change = drop(samples, self._kind, self.follows)
         if self.noise is None:
             return change, samples.once(Divided(self.regions)).present
         return change, torch.ones_like(change, dtype=torch.bool)

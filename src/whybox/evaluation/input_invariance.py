@@ -27,7 +27,8 @@ class InputInvariance(Metric):
     Cost: one explanation per sample.
     Limits: a map may depend on the zero for a good reason, where zero means "nothing there". LRP's composites that
     hand relevance through a model's own rescaling of its input (all named ones but `epsilon`) take the shift for one.
-    A method that draws random numbers must have drawn them from this metric's seed.
+    A method that draws random numbers must have drawn them from this metric's seed. In half precision the rounding of
+    x + c alone can be more than the tolerance.
     Source: Kindermans, Hooker, Adebayo, Alber, Schütt, Dähne, Erhan & Kim 2017, arXiv 1711.00867.
 
     Args:

@@ -9,7 +9,7 @@ from whybox.core.reference import Infill, Mean
 from whybox.core.regions import Regions, Superpixels
 from whybox.evaluation.case import Case
 from whybox.evaluation.metric import Metric, Scores
-from whybox.evaluation.removal import Removal
+from whybox.evaluation.removal import Removal, followed
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class IROF(Metric):
     Segments come in the order of their mean relevance, and are replaced by the picture's mean colour; p is the
     probability of the target's class. Details: how many segments are `removed`, the `score`, `probability`, `right`
     and `relative` = p/p(x) at each level, (n, levels + 1).
-    Cost: `levels` forwards per sample (fewer where it has fewer segments), and one for the sample itself.
+    Cost: `levels` forwards per sample (fewer where none has as many segments), and one for the sample itself.
     Limits: a class that the model gives no probability has no share to lose; depends on the segmentation.
     Source: Rieger & Hansen 2020, arXiv 2003.08747.
 
@@ -41,7 +41,7 @@ class IROF(Metric):
             raise InputError(f"the curve needs at least one level, not {self.levels}")
 
     def measure(self, case: Case) -> Scores:
-        curve = case.once(Removal(self.regions, self.infill, levels=self.levels, mean=True))
+        curve = followed(case, Removal(self.regions, self.infill, levels=self.levels, mean=True), "probability")
         details = curve.details("probability")
         missing = curve.answers.probability[:, 0] == 0
         left = torch.trapezoid(details["relative"], curve.share, dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whybox.core.errors import InputError
 from whybox.core.tree import as_tuple
-from whybox.evaluation.case import Samples
+from whybox.evaluation.case import Case, Samples
 from whybox.evaluation.similarity import Similarity, direction
 
 Reading = Literal["signed", "absolute", "foreground"]
@@ -47,6 +47,11 @@ class Read(NamedTuple):
     absolute: Tensor
     foreground: Tensor
 
+    @property
+    def blank(self) -> Tensor:
+        """Whether the map is the same everywhere once the channels are summed, or not finite (n,)."""
+        return torch.isnan(self.signed).any(1)
+
 
 def read(samples: Samples, map: Tensor, similarity: Similarity = "spearman") -> Read:
     """A map of the samples, given by place (n, places), to be compared."""
@@ -54,6 +59,12 @@ def read(samples: Samples, map: Tensor, similarity: Similarity = "spearman") -> 
     absolute = direction(map.abs(), similarity)
     shown = absolute if bool(foreground.all()) else direction(map.abs(), similarity, foreground)
     return Read(direction(map, similarity), absolute, shown)
+
+
+def unlike(case: Case, itself: Tensor, other: Tensor, why: str) -> dict[str, Tensor]:
+    """Why a map is not compared with another (n,): it is blank itself, by more than `Metric.score` says; or that is."""
+    said = case.constant() | ~case.finite()
+    return {"summed over the channels, a map with no order to compare": itself & ~said, why: other & ~itself}
 
 
 def likeness(first: Read, second: Read) -> Likeness:

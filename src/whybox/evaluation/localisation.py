@@ -82,8 +82,8 @@ class PointingGame(_Localisation):
     tolerance: float = 15.0
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise InputError(f"the tolerance is a distance of at least 0, not {self.tolerance}")
+        if not 0 <= self.tolerance < torch.inf:
+            raise InputError(f"the tolerance is a finite distance of at least 0, not {self.tolerance}")
 
     def _marked(self, case: Case) -> Tensor:
         exact = super()._marked(case)

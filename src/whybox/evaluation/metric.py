@@ -143,6 +143,8 @@ class Metric(Value):
             "the same relevance everywhere": case.constant() & case.finite(),
             **scores.skipped,
         }
+        named = torch.stack(list(scores.skipped.values())).any(0)
+        scores.skipped["no finite score"] = ~torch.isfinite(scores.values) & ~named
         scores.forwards, scores.backwards = cost.forwards - forwards, cost.backwards - backwards
         scores.seconds = time.perf_counter() - began
         return scores
@@ -164,6 +166,8 @@ def case(samples: Samples, relevance: Any, method: Method | None = None, truth: 
     except ModelError as error:
         raise InputError(f"{error}; it has the inputs' rank, and their sizes or 1") from error
     for r, x in zip(as_tuple(relevance), as_tuple(inputs), strict=True):
+        if r.dtype == torch.bool or r.is_complex():
+            raise InputError(f"the relevance is made of real numbers, not {r.dtype}; convert it with .float()")
         if r.device != x.device:
             raise InputError(f"the relevance is on {r.device}, the inputs on {x.device}; move one of them with .to()")
     if truth is not None and len(truth) != samples.task.size:

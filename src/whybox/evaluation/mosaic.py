@@ -34,8 +34,8 @@ class Mosaic(Metric):
     (n, mosaics).
     Cost: `mosaics` forwards per sample, shared by all methods, and `mosaics` times the cost of the method, on pictures
     of up to four times the size.
-    Limits: needs four classes in the batch; says how well a map tells classes apart, not what it gets right within an
-    object; what a score means depends on the other samples of the batch.
+    Limits: needs four classes in the batch, and as target one for each sample; says how well a map tells classes
+    apart, not what it gets right within an object; what a score means depends on the other samples of the batch.
     Source: Böhle, Fritz & Schiele 2021, arXiv 2104.00032; Arias-Duart, Parés, Garcia-Gasulla & Giménez-Ábalos 2022,
     arXiv 2109.15035.
 
@@ -126,6 +126,10 @@ class _Laid:
     def measure(self, samples: Samples) -> _Mosaics:
         task, originals = samples.task, samples.originals
         _pictures(task)
+        if bool(originals.right.isnan().all()):
+            raise InputError(
+                "a mosaic asks for a class: the target must be one for each sample, of outputs (n, classes)"
+            )
         sure = (originals.right == 1) & (originals.probability >= self.confidence)
         classes: Any = getattr(task.target, "index", None)
         kinds = classes[sure].unique() if bool(sure.any()) else torch.zeros(0)
@@ -195,10 +199,12 @@ def _takes(task: Task, mosaic: Tensor) -> bool:
     """Whether the model gives an answer to a picture of this size."""
     try:
         with torch.no_grad():
-            task.output(mosaic, torch.zeros(1, dtype=torch.long))
+            output = task.output(mosaic, torch.zeros(1, dtype=torch.long))
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, AssertionError):  # in which way a model says that it does not is its own choice
         return False
-    return True
+    return output.ndim == 2  # `x.view(-1, …)` takes a larger picture for several, and gives rows for it
 
 
 def _of_usable(task: Task, found: _Mosaics) -> Iterator[Block]:

@@ -14,7 +14,7 @@ from whybox.core.errors import InputError
 from whybox.core.model import Model
 from whybox.core.task import Task
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.likeness import Likeness, Reading, likeness, read
+from whybox.evaluation.likeness import Likeness, Reading, likeness, read, unlike
 from whybox.evaluation.metric import Limit, Metric, Scores
 from whybox.evaluation.places import all_places
 from whybox.evaluation.randomisation import Weights, layers_that_differ, randomised
@@ -62,9 +62,8 @@ class _ByLayers(Metric):
             each_step.append(likeness(first, read(case.samples, again, self.similarity)))
         found = Likeness(*(torch.stack(column, 1) for column in zip(*each_step, strict=True)))
         values = found.of(self.compares)
-        dead = torch.isnan(values).any(1) & ~case.constant() & case.finite()
         details = {**found._asdict(), "layers": tuple(", ".join(name or "(the model)" for name in g) for g in groups)}
-        return Scores(values.nanmean(1), details, {_DEAD: dead})
+        return Scores(values.nanmean(1), details, unlike(case, first.blank, torch.isnan(values).any(1), _DEAD))
 
     def _groups(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
         """The layers in the order in which they are randomised, those of one step together."""
@@ -158,8 +157,8 @@ class EfficientMPRT(Metric):
         maps = all_places(case.relevance, case.task.inputs), case.once(_Again(layers, self.weights))
         before, after = (_entropy(map, self.bins) for map in maps)
         rise = (after - before) / before
-        dead = torch.isnan(after)
-        return Scores(rise, {"before": before, "after": after}, {_DEAD: dead})
+        skipped = unlike(case, torch.isnan(before), torch.isnan(after), _DEAD)
+        return Scores(rise, {"before": before, "after": after}, skipped)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from whybox.core.errors import InputError
 from whybox.core.reference import Infill, UniformNoise, Zero
 from whybox.core.regions import Grid, Regions
 from whybox.evaluation.case import Case
-from whybox.evaluation.hiding import OneByOne, places
+from whybox.evaluation.hiding import OneByOne, drop, places
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.removal import Divided, relevance_of
 from whybox.evaluation.similarity import constant, correlation
@@ -44,10 +44,9 @@ class FaithfulnessEstimate(Metric):
     def measure(self, case: Case) -> Scores:
         samples = case.samples
         partition = samples.once(Divided(self.regions))
-        hidden = samples.once(OneByOne(self.regions, self.infill)).of(self.follows)
-        drop = samples.originals.of(self.follows)[:, None] - hidden
+        lost = drop(samples, OneByOne(self.regions, self.infill), self.follows)
         relevance = relevance_of(partition, case.relevance).nan_to_num(0.0, 0.0, 0.0)
-        return _scores(correlation(relevance, drop, "pearson", partition.present), relevance, drop, partition.present)
+        return _scores(correlation(relevance, lost, "pearson", partition.present), relevance, lost, partition.present)
 
     def chance(self, case: Case) -> Tensor:
         """Zero: a random map is as likely as the same one with its sign changed."""
@@ -90,9 +89,8 @@ class MonotonicityCorrelation(Metric):
         samples = case.samples
         partition = samples.once(Divided(self.regions))
         draws = 1 if self.infill.fixed else self.draws
-        drawn = samples.once(OneByOne(self.regions, self.infill, draws)).of(self.follows)
-        drop = samples.originals.of(self.follows)[:, None] - drawn
-        change = drop.view(len(drop), partition.size, draws).square().mean(2)
+        lost = drop(samples, OneByOne(self.regions, self.infill, draws), self.follows)
+        change = lost.view(len(lost), partition.size, draws).square().mean(2)
         relevance = relevance_of(partition, case.relevance).nan_to_num(0.0, 0.0, 0.0).abs()
         scores = _scores(
             correlation(relevance, change, "spearman", partition.present), relevance, change, partition.present
@@ -107,10 +105,10 @@ class MonotonicityCorrelation(Metric):
         return torch.zeros(case.task.size, dtype=torch.float64) if bool(equal) else None
 
 
-def _scores(correlation: Tensor, relevance: Tensor, drop: Tensor, present: Tensor) -> Scores:
+def _scores(correlation: Tensor, relevance: Tensor, lost: Tensor, present: Tensor) -> Scores:
     """The correlation with what it is of, and the samples that have none."""
     skipped = {
         "all regions have the same relevance": constant(relevance, present),
-        "hiding changes nothing": constant(drop, present),
+        "hiding changes nothing": constant(lost, present),
     }
-    return Scores(correlation, {"relevance": relevance.where(present, torch.nan), "drop": drop}, skipped)
+    return Scores(correlation, {"relevance": relevance.where(present, torch.nan), "drop": lost}, skipped)

@@ -23,7 +23,7 @@ class PixelFlipping(Metric):
 
     Args:
         levels: at how many points of the way the model is asked.
-        upto: which share of the pixels is flipped in the end.
+        upto: which share of the pixels is flipped in the end; at least one pixel is.
         order: "most" relevant first, "least", "random", or "both": the area between the curves of least and most.
         follows: f: the "score", the "probability" of the target's class, or whether it is the predicted one, "right".
     """
@@ -41,5 +41,5 @@ class PixelFlipping(Metric):
             raise InputError(f"levels is at least 1 and upto a share in (0, 1], not {self.levels}, {self.upto}")
 
     def measure(self, case: Case) -> Scores:
-        removal = Removal(Pixels(), Flipped(), levels=self.levels, upto=float(self.upto))
+        removal = Removal(Pixels(), Flipped(), levels=self.levels, share=self.upto)
         return fall(case, removal, self.order, self.follows)

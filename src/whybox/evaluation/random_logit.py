@@ -10,7 +10,7 @@ from whybox.core.errors import InputError
 from whybox.core.target import Logit, LogProbability, Probability
 from whybox.core.tree import each
 from whybox.evaluation.case import Case, Samples
-from whybox.evaluation.likeness import Reading, likeness, read
+from whybox.evaluation.likeness import Reading, likeness, read, unlike
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.places import all_places
 from whybox.evaluation.similarity import Similarity
@@ -45,8 +45,8 @@ class RandomLogit(Metric):
         first, second = (read(case.samples, map, self.similarity) for map in maps)
         found = likeness(first, second)
         values = found.of(self.compares)
-        blank = torch.isnan(values) & ~case.constant() & case.finite()
-        skipped = {"for the other class, a map with no order to compare": blank}
+        why = "for the other class, a map with no order to compare"
+        skipped = unlike(case, first.blank, torch.isnan(values), why)
         return Scores(values, {**found._asdict(), "other": other}, skipped)
 
 

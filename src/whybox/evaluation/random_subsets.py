@@ -10,7 +10,7 @@ from whybox.core.errors import InputError
 from whybox.core.reference import Infill, Zero
 from whybox.core.regions import Grid, Pixels, Regions
 from whybox.evaluation.case import Case
-from whybox.evaluation.hiding import RandomSubsets
+from whybox.evaluation.hiding import RandomSubsets, drop
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.removal import Divided, relevance_of
 from whybox.evaluation.similarity import Similarity, constant, correlation
@@ -41,18 +41,18 @@ class _OfSubsets(Metric):
     def _pairs(self, case: Case, share: float) -> tuple[Tensor, Tensor]:
         """The relevance hidden and the drop, each (n, draws)."""
         samples = case.samples
-        subsets = samples.once(RandomSubsets(self.regions, self.infill, share, self.draws))
+        subsets = RandomSubsets(self.regions, self.infill, share, self.draws)
+        lost = drop(samples, subsets, self.follows)
         relevance = relevance_of(samples.once(Divided(self.regions)), case.relevance).nan_to_num(0.0, 0.0, 0.0)
-        drop = samples.originals.of(self.follows)[:, None] - subsets.answers.of(self.follows)
-        return subsets.sums(relevance), drop
+        return samples.once(subsets).sums(relevance), lost
 
     def _scores(self, case: Case, share: float, kind: Similarity) -> Scores:
-        relevance, drop = self._pairs(case, share)
+        relevance, lost = self._pairs(case, share)
         skipped = {
             "all sets have the same relevance": constant(relevance),
-            "hiding changes nothing": constant(drop),
+            "hiding changes nothing": constant(lost),
         }
-        return Scores(correlation(relevance, drop, kind), {"relevance": relevance, "drop": drop}, skipped)
+        return Scores(correlation(relevance, lost, kind), {"relevance": relevance, "drop": lost}, skipped)
 
 
 @dataclass(frozen=True)

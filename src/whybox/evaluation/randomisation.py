@@ -48,18 +48,12 @@ def randomised(
                 raise InputError(f"the model has no layer {name!r} to randomise")
             reset = _initialiser(parts[name]) if weights == "initial" else None
             if reset is not None:
-                _run_seeded(reset, mix_text(seed, name), parts[name])
+                _reset(reset, mix_text(seed, name), parts[name])
             else:
                 _shuffle(name, parts[name], seed, done)
-    return Model(
-        module,
-        name=f"{model.name} with {weights} weights",
-        domain=model.domain,
-        preprocess=model.preprocess,
-        labels=model.labels,
-        input_size=model.input_size,
-        chunk=model.chunk,
-    )
+    found = copy.copy(model)  # with its chunk sizes, found and to be found: the copies take as long
+    found.module, found.name = module, f"{model.name} with {weights} weights"
+    return found
 
 
 def parameter_layers(module: nn.Module) -> list[str]:
@@ -98,11 +92,19 @@ def _initialiser(part: nn.Module) -> Callable[[], object] | None:
     return found if callable(found) else None
 
 
-def _run_seeded(function: Callable[[], object], seed: int, part: nn.Module) -> None:
-    """Call what draws from torch's own generators, which are left as they were."""
+def _reset(function: Callable[[], object], seed: int, part: nn.Module) -> None:
+    """Call what draws a module's first weights from torch's own generators, which are left as they were.
+
+    Its buffers, and all that belongs to modules inside it, are put back: a batch norm's reset forgets its statistics,
+    an attention's changes the layer behind it.
+    """
+    own = {id(parameter) for parameter in part.parameters(recurse=False)}
+    others = [(x, x.clone()) for x in (*part.parameters(), *part.buffers()) if id(x) not in own]
     devices = sorted({p.device.index or 0 for p in part.parameters(recurse=False) if p.device.type == "cuda"})
     with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed devices that are not forked
         for device in devices:
             torch.cuda.default_generators[device].manual_seed(seed)
         function()
+    for tensor, before in others:
+        tensor.copy_(before)

@@ -6,6 +6,7 @@ from typing import Literal
 from whybox.core.errors import InputError
 from whybox.core.reference import Infill, UniformNoise
 from whybox.core.regions import Patches
+from whybox.core.tree import as_tuple
 from whybox.evaluation.case import Case
 from whybox.evaluation.metric import Metric, Scores
 from whybox.evaluation.removal import Removal, fall
@@ -49,5 +50,7 @@ class RegionPerturbation(Metric):
             raise InputError(f"size, steps and levels are at least 1, not {self.size}, {self.steps}, {self.levels}")
 
     def measure(self, case: Case) -> Scores:
-        removal = Removal(Patches(self.size), self.infill, levels=self.levels, upto=self.steps)
+        if any(x.ndim < 3 for x in as_tuple(case.task.inputs)):
+            raise InputError("RegionPerturbation needs positions (n, c, …); tables and tokens are for TokenDeletion")
+        removal = Removal(Patches(self.size), self.infill, levels=self.levels, most=self.steps)
         return fall(case, removal, self.order, self.follows)

@@ -102,7 +102,8 @@ class Removal:
         infill: what is put in its place.
         order: as in `Ranks`.
         levels: how often the model is asked, besides for the inputs themselves.
-        upto: how many regions are taken away at most, or (a float) which share of them.
+        share: which share of the regions is taken away in the end; at least one region is.
+        most: how many are taken away at most.
         mean: as in `Ranks`.
     """
 
@@ -110,14 +111,17 @@ class Removal:
     infill: Infill
     order: Order = "most"
     levels: int = 20
-    upto: int | float = 1.0
+    share: float = 1.0
+    most: int | None = None
     mean: bool = False
 
     def measure(self, case: Case) -> Curve:
         partition = case.samples.once(Divided(self.regions))
         ranks = case.once(Ranks(self.regions, self.order, self.mean))
         counts = partition.counts
-        last = (counts * self.upto).round().long() if isinstance(self.upto, float) else counts.clamp_max(self.upto)
+        last = (counts * self.share).round().long().clamp_min(1)
+        if self.most is not None:
+            last = last.clamp_max(self.most)
         levels = min(self.levels, int(last.max()))
         removed = (last[:, None] * torch.arange(levels + 1) / levels).round().long()
         first = case.samples.originals
@@ -151,11 +155,17 @@ def relevance_of(partition: Partition, relevance: Inputs, *, mean: bool = False)
     return total / count.clamp_min(1) if mean else total
 
 
+def followed(case: Case, removal: Removal, quantity: str) -> Curve:
+    """The curve; refused before the model is asked on the way where it has no such quantity."""
+    case.samples.originals.of(quantity)
+    return case.once(removal)
+
+
 def fall(case: Case, removal: Removal, order: Order | Literal["both"], quantity: str) -> Scores:
     """AOPC: how far the quantity falls on the way, on average over the levels; with "both" that of most minus least."""
     if order != "both":
-        curve = case.once(replace(removal, order=order))
+        curve = followed(case, replace(removal, order=order), quantity)
         return Scores(curve.area_over(quantity), curve.details(quantity))
-    most, least = (case.once(replace(removal, order=order)) for order in ("most", "least"))
+    most, least = (followed(case, replace(removal, order=order), quantity) for order in ("most", "least"))
     between = most.area_over(quantity) - least.area_over(quantity)
     return Scores(between, {"most": most.details(quantity), "least": least.details(quantity)})

@@ -107,8 +107,8 @@ class AverageSensitivity(_Sensitivity):
 class LocalLipschitz(OverNeighbours):
     """max over neighbours x' of ‖R(x') − R(x)‖ / ‖x' − x‖: the steepest change of the map around the input.
 
-    x' = x + n with n uniform in a cube, |n| ≤ radius; explained for the target of x.
-    Details: the `ratios` of all neighbours (n, draws).
+    x' = x + n with n uniform in a cube, |n| ≤ radius; explained for the target of x. Neighbours that rounding makes
+    equal to x do not count. Details: the `ratios` of all neighbours (n, draws), NaN of those.
     Cost: `draws` explanations per sample, shared by all metrics of robustness with the same draws and radius.
     Limits: the largest of so many draws, a lower bound of the maximum; grows with the scale of the map, so that it
     compares only methods whose maps have one unit.
@@ -122,5 +122,7 @@ class LocalLipschitz(OverNeighbours):
 
     def measure(self, case: Case) -> Scores:
         distances = case.once(self.neighbours)
-        ratios = by(self.norm, distances.relevance) / by(self.norm, distances.inputs)
-        return self._scored(case, distances, ratios.amax(1), {}, ratios=ratios)
+        way = by(self.norm, distances.inputs)
+        ratios = torch.where(way == 0, torch.nan, by(self.norm, distances.relevance) / way)
+        steepest = torch.where(way == 0, -torch.inf, ratios).amax(1)
+        return self._scored(case, distances, steepest, {}, ratios=ratios)

@@ -44,5 +44,5 @@ class TokenDeletion(Metric):
             raise InputError(f"at least one token is deleted, not {self.tokens}")
 
     def measure(self, case: Case) -> Scores:
-        removal = Removal(Along(1), self.infill, levels=self.tokens, upto=self.tokens)
+        removal = Removal(Along(1), self.infill, levels=self.tokens, most=self.tokens)
         return fall(case, removal, self.order, self.follows)

@@ -29,10 +29,8 @@ def inside(truth: Tensor | None, inputs: Inputs) -> Bool[Tensor, "n ..."]:
     x = as_tuple(inputs)[0]
     places = tuple(x.shape[2:] if x.ndim > 2 else x.shape[1:])
     if truth is not None and truth.dtype == torch.bool:
-        if truth.shape == (len(x), *places):
-            return truth.detach().cpu()
-        if truth.shape == (len(x), 1, *places):
-            return truth.detach().cpu()[:, 0]
+        if truth.shape in ((len(x), *places), (len(x), 1, *places)):
+            return truth.detach().cpu().reshape(len(x), *(places or (1,)))
     elif truth is not None and is_boxes(truth) and len(places) == 2 and truth.shape[:1] == x.shape[:1]:
         return _filled(truth.detach().cpu().reshape(len(x), -1, 4), *places)
     what = "nothing" if truth is None else f"{truth.dtype} of shape {tuple(truth.shape)}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from whybox.core.explanation import Explanation
-from whybox.evaluation.trials import RANDOM, Trial
+from whybox.evaluation.trials import Trial
 
 Verdict = Literal["pass", "doubt", "fail", "none"]
 
@@ -61,10 +61,10 @@ def light(explanation: Explanation, place: int, trials: Sequence[Trial], title: 
     doubts = [f"it fails the check of {name}" for name in failed]
     if worthless:
         doubts.append(f"with {_listed([one.infill for one in worthless])} it does no better than chance")
-    better = sorted({name for names in ahead.values() for name in names}, key=lambda name: (name != RANDOM, name))
-    if better and not worthless:
-        where = " and ".join(infill for infill, names in ahead.items() if names)
-        doubts.append(f"{_listed(better)} {'does' if len(better) == 1 else 'do'} as well with {where}")
+    if not worthless:
+        for names in dict.fromkeys(names for names in ahead.values() if names):  # each with the infills that it is of
+            where = _listed([infill for infill, same in ahead.items() if same == names])
+            doubts.append(f"{_listed(names)} {'does' if len(names) == 1 else 'do'} as well with {where}")
     if doubts:
         return Light(title, "doubt", "with care", "; ".join(doubts))
     measured = sum(float(one.values[sample]) == float(one.values[sample]) for one in explanation.checks)

@@ -36,8 +36,9 @@ class Measured:
     Attributes:
         method: the method's title.
         value: the number as text, "—" where there is none.
-        verdict: "pass", "fail" or "none".
-        share: where the value lies between 0 and twice the limit, from 0 to 1; None where there is no such place.
+        verdict: "pass", "fail" or "none"; in a trial also "doubt", and "control" for what knows nothing.
+        share: where the value lies between 0 and twice the limit (in a trial: between the largest loss to either side),
+            from 0 to 1; None where there is no such place.
         note: why there is no value, or "".
     """
 
@@ -128,7 +129,7 @@ def _trial(trial: Trial, titles: Sequence[str], sample: int) -> TrialRow:
 
     def measured(title: str, value: float, verdict: str) -> Measured:
         if value != value:
-            return Measured(title, "—", "none", None, "the map holds NaN or infinity")
+            return Measured(title, "—", "none", None, "the map, or an answer of the model, holds NaN or infinity")
         if not bool(trial.telling[sample]):
             note = "" if verdict == "control" else "whatever is taken away, the prediction stays nearly as it is"
             return Measured(title, number(value), "control" if verdict == "control" else "none", None, note)

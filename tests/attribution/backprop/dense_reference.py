@@ -173,7 +173,8 @@ class Dense:
             scale, shift = (v.view(shape).expand_as(out).reshape(-1).numpy() for v in affine(norm))
             w, b = w * scale[:, None], b * scale + shift
         data = torch.from_numpy(w @ x.a + b).view(out.shape)
-        rule = self.first if x.at_input and self.first is not None else rule
+        spread = self.first == FLAT and rule == self.dense  # evenly over all of the input: not by these composites
+        rule = self.first if x.at_input and self.first is not None and not spread else rule
         touches = unrolled(ones, x.data.shape) != 0
         low, high = (x.low, x.high) if x.at_input else (x.a, x.a)
 

@@ -241,6 +241,17 @@ def test_black_pixels_get_relevance_by_the_flat_rule_through_the_models_own_norm
     assert bool((inside[x == 0] != 0).float().mean() > 0.9)
 
 
+def test_the_flat_rule_is_for_convolutions_and_a_table_gets_a_map_by_default() -> None:
+    """Behind a dense layer that sees all of the input it would give every value the same relevance."""
+    torch.manual_seed(0)
+    table, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double(), torch.randn(4, 6).double()
+    assert torch.equal(LRP()(table, x, 1), LRP(composite="epsilon")(table, x, 1))
+    flat = Composite(((Match(first=True), rules.flat()),))
+    spread = LRP(composite=flat)(table, x, 1)
+    torch.testing.assert_close(spread, spread.mean(1, keepdim=True).expand_as(x))
+    assert (LRP()(table, x, 1).std(1) > 0.01).all()
+
+
 def test_large_and_tiny_scores_neither_overflow_nor_vanish_in_single_precision() -> None:
     plain = LRP(composite="epsilon_plus_flat", epsilon=0.0)(net().float(), X.float(), 1)
     for size in (1e15, 1e-15):

@@ -111,6 +111,7 @@ LAYER = Match(kind="convolution|dense")
 FIRST = Match(kind="convolution|dense", first=True)
 PIXELS = Match(kind="convolution|dense", first=True, pixels=True)
 CONVOLUTION = Match(kind="convolution")
+FIRST_CONVOLUTION = Match(kind="convolution", first=True)
 SCALE = Match(kind="scale")
 NAMES = (
     "epsilon",
@@ -128,19 +129,20 @@ def composite(name: str, epsilon: float = 1e-6, gamma: float = 0.25) -> Composit
     """A composite by name.
 
     `epsilon`: the ε rule everywhere. The others give ε to dense layers, and to convolutions z⁺ (`epsilon_plus`), αβ
-    with α = 2, β = 1 (`epsilon_alpha2_beta1`) or γ (`epsilon_gamma_box`); `_flat` and `_box` give the first layer the
-    flat or the zB rule. `deep_taylor` is z⁺ everywhere with zB at pixels and w² at real-valued input whose domain is
-    not known; `excitation` is z⁺ everywhere. All but `epsilon` pass relevance through a batch norm that stands alone
-    and through the model's own rescaling of its input; `epsilon` charges their shift as a bias.
+    with α = 2, β = 1 (`epsilon_alpha2_beta1`) or γ (`epsilon_gamma_box`); `_box` gives the first layer the zB rule, and
+    `_flat` the flat rule, if it is a convolution: a dense one would spread relevance evenly over all of the input.
+    `deep_taylor` is z⁺ everywhere with zB at pixels and w² at real-valued input whose domain is not known; `excitation`
+    is z⁺ everywhere. All but `epsilon` pass relevance through a batch norm that stands alone and through the model's
+    own rescaling of its input; `epsilon` charges their shift as a bias.
     """
     small = rules.epsilon(epsilon) if epsilon else rules.zero()
     plus, two_one = rules.z_plus(epsilon), rules.alpha_beta(2.0, 1.0, epsilon)
     tables = {
         "epsilon": (),
         "epsilon_plus": ((CONVOLUTION, plus),),
-        "epsilon_plus_flat": ((FIRST, rules.flat()), (CONVOLUTION, plus)),
+        "epsilon_plus_flat": ((FIRST_CONVOLUTION, rules.flat()), (CONVOLUTION, plus)),
         "epsilon_alpha2_beta1": ((CONVOLUTION, two_one),),
-        "epsilon_alpha2_beta1_flat": ((FIRST, rules.flat()), (CONVOLUTION, two_one)),
+        "epsilon_alpha2_beta1_flat": ((FIRST_CONVOLUTION, rules.flat()), (CONVOLUTION, two_one)),
         "epsilon_gamma_box": ((FIRST, rules.box(epsilon)), (CONVOLUTION, rules.gamma(gamma, epsilon))),
         "deep_taylor": ((PIXELS, rules.box(epsilon)), (FIRST, rules.w_squared()), (LAYER, plus)),
         "excitation": ((LAYER, plus),),

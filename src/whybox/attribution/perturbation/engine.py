@@ -150,7 +150,7 @@ def _blend(x: Tensor, filled: Tensor, kept: Tensor) -> Tensor:
     if kept.dtype == torch.bool:
         return torch.where(kept, x, filled)
     if not x.is_floating_point():
-        raise InputError(f"{x.dtype} can be hidden, but not faded; explain the embedding layer with at='…'")
+        raise InputError(f"{x.dtype} can be hidden, but not faded; a method explains the embedding layer with at='…'")
     return torch.lerp(filled, x, kept.to(x.dtype))
 
 
@@ -162,5 +162,5 @@ def _check_infill(x: Tensor, infill: Infill) -> None:
     ):
         raise InputError(
             f"{infill} cannot replace {x.dtype}; hide tokens by Constant(the number of the mask token), Shuffled or "
-            "Sample, or explain the embedding layer with at='…'"
+            "Sample; a method explains the embedding layer with at='…'"
         )

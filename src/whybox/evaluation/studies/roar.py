@@ -35,8 +35,9 @@ class ROAR(Study):
     deviation), `below_random`: how much lower it is than with random positions removed, and of how many inputs the map
     is `undefined`, the same everywhere or not finite: their positions go at random.
     Cost: `repeats` · (1 + (methods + 1) · `fractions`) + 1 trainings, and each method once for all the data.
-    Limits: a method that points out all redundant evidence at once wins over one that finds what suffices; where the
-    positions removed tell the class by their shape, the accuracy does not fall.
+    Limits: inputs of numbers only, for tokens have no mean; a method that points out all redundant evidence at once
+    wins over one that finds what suffices; where the positions removed tell the class by their shape, the accuracy
+    does not fall.
     Source: Hooker, Erhan, Kindermans & Kim 2019, arXiv 1806.10758.
 
     Args:
@@ -77,6 +78,11 @@ class ROAR(Study):
         """
         check_data(train, "training")
         check_data(test, "test")
+        if not train[0].is_floating_point() or train[0].shape[1:] != test[0].shape[1:]:
+            raise InputError(
+                "ROAR needs training and test inputs of one shape, in floating point (their mean replaces what is "
+                f"removed), not {train[0].dtype} {tuple(train[0].shape)} and {tuple(test[0].shape)}"
+            )
         chosen = with_controls(methods, (RandomMap(),))
         known = _Known(path, {"study": self.config(), "seed": seed, "data": _digest(*train, *test)})
         keys = {title: json.dumps(method.config(), sort_keys=True) for title, method in chosen.items()}
@@ -160,7 +166,9 @@ def _ranks(model: nn.Module | Model, method: Method, inputs: Tensor, seed: int) 
         answer = method.attribute(task)
         relevance = answer.relevance if isinstance(answer, Attribution) else answer
         explained = case(Samples(task), relevance, method)
-        return explained.once(Ranks(Pixels())), int((explained.constant() | ~explained.finite()).sum())
+        undefined = explained.constant() | ~explained.finite()
+        ranks, at_random = (explained.once(Ranks(Pixels(), order)) for order in ("most", "random"))
+        return torch.where(undefined[:, None], at_random, ranks), int(undefined.sum())
 
 
 def _reduced(train: Data, test: Data, ranks: tuple[Tensor, Tensor], share: float) -> tuple[Data, Data]:

@@ -60,10 +60,11 @@ def with_controls(methods: Sequence[Method | str], controls: Sequence[Method]) -
     if not chosen:
         raise InputError("a study is of methods: give at least one")
     chosen += [control for control in controls if control not in chosen]
-    names = [method.config()["name"] for method in chosen]
+    configs = [method.config() for method in chosen]
+    if any(config in configs[:k] for k, config in enumerate(configs)):
+        raise InputError("each method once, and each External with a name of its own: what they find is kept by that")
+    names = [config["name"] for config in configs]
     titles = [repr(m) if names.count(name) > 1 else name for name, m in zip(names, chosen, strict=True)]
-    if len(set(titles)) < len(titles):
-        raise InputError(f"each method once: {', '.join(titles)}")
     return dict(zip(titles, chosen, strict=True))
 
 

@@ -1,0 +1,1 @@
+"""Region perturbation of pictures: LRP against sensitivity analysis, after Samek et al. 2017."""
