@@ -37,7 +37,8 @@ class NeuroMask(Method):
     to minimise the same, in eight times as many steps, and `NeuroMask.paper()` the paper's formula. Masks lie over
     positions, tokens or columns: (n, 1, h, w) for pictures. Details: `kept_probability` (of a class), `area` (share of
     R > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
-    Cost: a forward and a backward pass for each step, at most `steps`; samples that have settled cost no more.
+    Cost: a forward and a backward pass for each step, at most `steps`, and a forward for the mask; a sample whose loss
+    has settled costs no more, unless the search is plain.
     Limits: one of many masks that keep the prediction, and the weights λ choose which; a picture with black holes is
     none that the model was trained on, and small masks may find what fools the model; 0 does not mean irrelevant.
     Source: Alzantot, Widdicombe, Julier & Srivastava 2019, arXiv 1908.04389; settings from the authors' code.
@@ -125,11 +126,10 @@ class NeuroMask(Method):
             return self.sparseness * sparse + smoothness * cost.mean(everything)
 
         objective = Objective(mask, masked, lambda score: -self.prediction * score, penalty)
-        descent: Descent = Adam() if self.search == "coarse_to_fine" else RMSProp()
-        stages = self._stages(grid)
-        found = minimise(
-            replace(task, target=target), objective, self._start(task, x, grid), stages, descent, film=self.film
-        )
+        fast = self.search == "coarse_to_fine"
+        descent: Descent = Adam() if fast else RMSProp()
+        start, stages = self._start(task, x, grid), self._stages(grid)
+        found = minimise(replace(task, target=target), objective, start, stages, descent, settles=fast, film=self.film)
         relevance = mask(found.weights).view(-1, *shape)
         return _answer(found, relevance, self._lost(task, masked, relevance) if of_class else None)
 

@@ -76,6 +76,7 @@ def minimise(
     stages: Sequence[Stage],
     descent: Descent,
     *,
+    settles: bool = True,
     film: int = 0,
 ) -> Found:
     """Descend from these weights (n, 1, *grid of the last stage) through the stages.
@@ -86,6 +87,7 @@ def minimise(
         weights: the start.
         stages: from coarse to fine; the last has the full resolution.
         descent: how steps are made.
+        settles: whether a sample is finished where its loss has settled in the last stage.
         film: keep so many masks on the way.
     """
     total = sum(stage.steps for stage in stages)
@@ -122,7 +124,7 @@ def minimise(
                 done += 1
                 bar.update(1)
                 over = ~torch.isfinite(loss)
-                if stage is stages[-1] and number > OVER:
+                if settles and stage is stages[-1] and number > OVER:
                     before = losses[-1 - OVER][active.sample]
                     over |= (before - loss).abs() < STALLED * before.abs()
                 active.finish(over)
