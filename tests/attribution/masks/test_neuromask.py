@@ -183,6 +183,104 @@ def test_a_search_that_diverges_is_said_and_gives_no_nan() -> None:
     assert (found.details["evaluations"] == 1).all()
 
 
+def test_a_search_that_diverges_later_is_said_too() -> None:
+    """The mask is the best before that, of the sample that diverged; the other's is found as if it were alone."""
+
+    class Fragile(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            odds = 12 * (x[..., SQUARE, SQUARE].mean((1, 2, 3)) - 0.5)
+            odds = torch.where((x[:, 0].amax((1, 2)) > 2) | (x.mean((1, 2, 3)) > 0.3), odds, torch.nan)
+            return torch.stack((-odds, odds), 1)
+
+    x = pictures(2)
+    x[1, 0, 10, 10] = 100.0  # in the square, so that it is kept
+    model = Model(Fragile(), domain=UNIT)
+    found = NeuroMask(film=3).run(model, x, 1)
+    diverged, lost = found.checks
+    assert (diverged.passed.tolist(), bool(lost.passed.all())) == ([False, True], True)
+    assert 1 < int(found.details["evaluations"][0]) < 50 < int(found.details["evaluations"][1])
+    assert torch.isfinite(found.relevance).all()
+    assert torch.isfinite(found.details["kept_probability"]).all()
+    assert torch.allclose(found.relevance[1:], NeuroMask().run(model, x[1:], 1).relevance, atol=1e-5)
+    alone = NeuroMask(film=3).run(model, x[:1], 1)
+    assert alone.details["film"].shape == (1, 3, SIZE, SIZE)  # as many frames, though it stops early
+    assert torch.equal(alone.details["film"][0, 2], alone.relevance[0, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_precision(dtype: torch.dtype) -> None:
+    """The weights keep single precision in a model of half: their steps would be lost, or their squares be zero."""
+    found = NeuroMask().run(Model(Bright(), domain=UNIT), pictures().to(dtype), 1)
+    single = NeuroMask().run(Model(Bright(), domain=UNIT), pictures().to(dtype).float(), 1)
+    assert found.relevance.dtype == dtype
+    assert torch.allclose(found.details["kept_probability"], single.details["kept_probability"], atol=0.02)
+    assert (found.relevance.float() - single.relevance).abs().mean() < 0.01
+    assert all(bool(check.passed.all()) for check in found.checks)
+
+
+def test_one_entry_is_a_class_too() -> None:
+    model = Model(Bright(), domain=UNIT)
+    by_index, by_entry = NeuroMask(steps=30).run(model, pictures(), 1), NeuroMask(steps=30).run(model, pictures(), (1,))
+    assert torch.equal(by_index.relevance, by_entry.relevance)
+    assert by_index.details.keys() == by_entry.details.keys()
+
+
+def test_a_dense_output() -> None:
+    """The probability is that of a position, not the product over all; an entry is a class at its place alone."""
+
+    class Dense(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            odds = 12 * (x.mean(1) - 0.5)
+            return torch.stack((-odds, odds), 1)
+
+    model, x = Model(Dense(), domain=UNIT), pictures()
+    found = NeuroMask().run(model, x, 1)
+    masked = Dense()(found.relevance * x)
+    kept = masked.log_softmax(1)[:, 1].mean((1, 2)).exp()
+    assert kept.min() > 0.5
+    assert found.details["kept_probability"].tolist() == pytest.approx(kept.tolist(), rel=1e-4)
+    entry = NeuroMask().run(model, x, (1, 5, 6))
+    assert (entry.relevance.flatten(1).argmax(1) == 5 * SIZE + 6).all()
+    assert all(bool(check.passed.all()) for check in entry.checks)
+    gone = NeuroMask(prediction=0.0).run(model, x, (1, 5, 6))
+    assert not gone.checks[1].passed.any()
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_a_single_output_is_lost_where_its_class_is_less_likely_than_not(column: bool) -> None:
+    class Single(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            odds = 12 * (x[..., SQUARE, SQUARE].mean((1, 2, 3)) - 0.5)
+            return odds[:, None] if column else odds
+
+    model = Model(Single(), domain=UNIT)
+    assert NeuroMask().run(model, pictures()).checks[1].passed.all()
+    assert not NeuroMask(prediction=0.0).run(model, pictures()).checks[1].passed.any()
+
+
+def test_columns_of_a_table_are_no_neighbours() -> None:
+    class Third(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            odds = 12 * (x[:, 3] - 0.5)
+            return torch.stack((-odds, odds), 1)
+
+    x = pictures().flatten(1)[:, :10]
+    relevance = NeuroMask()(Model(Third(), domain=UNIT), x, 1)
+    assert relevance.shape == (3, 10)
+    assert (relevance[:, 3] > 0.5).all()
+    assert (relevance[:, [2, 4]] < 1e-3).all()
+
+
+def test_a_single_value() -> None:
+    class Line(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack((1 - 4 * x, 4 * x - 1), 1)
+
+    found = NeuroMask().run(Model(Line(), domain=UNIT), torch.tensor([0.6, 0.9]), 1)
+    assert found.relevance.shape == (2,)
+    assert torch.isfinite(found.details["losses"][:, 0]).all()
+
+
 def test_the_film() -> None:
     found = NeuroMask(steps=60, film=4).run(Model(Bright(), domain=UNIT), pictures(), 1)
     assert found.details["film"].shape == (3, 4, SIZE, SIZE)
@@ -200,6 +298,8 @@ def test_the_film() -> None:
         {"limit": -1.0},
         {"sparseness": -1.0},
         {"film": -1},
+        {"limit": float("inf")},
+        {"temperature": float("nan")},
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, float]) -> None:

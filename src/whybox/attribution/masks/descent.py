@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RMSProp:
-    """w ← w − η g / √(v + ε), v ← ρ v + (1 − ρ) g², v = 1 at the start and ε inside the root, as TensorFlow has it.
+    """v ← ρ v + (1 − ρ) g², w ← w − η g / √(v + ε), v = 1 at the start and ε inside the root, as TensorFlow has it.
 
     torch.optim.RMSprop starts at v = 0 and adds ε outside the root: its first steps are far longer.
     """

@@ -130,6 +130,7 @@ def minimise(
                 active.finish(over)
     best, loss, score, steps = map(active.gathered, ("best", "loss", "score", "steps"))
     whole_losses = torch.stack(losses, 1)
+    kept += [objective.mask(best)[:, 0]] * (len(frames) - len(kept))  # where all samples have left before the last one
     return Found(best, loss, score, whole_losses, steps, torch.stack(kept, 1) if kept else None)
 
 
@@ -157,8 +158,8 @@ def _evaluate(
     data, score, slope = task.map(ask, mask.detach(), active.sample, gradient=True)
     penalty = objective.penalty(whole)
     (gradient,) = torch.autograd.grad(penalty.sum() + (mask * slope).sum(), weights)
-    loss = (data + penalty.detach()).double().cpu()
-    return loss, score.double().cpu(), gradient, whole.detach()
+    loss = (data + penalty.detach()).cpu().double()
+    return loss, score.cpu().double(), gradient, whole.detach()
 
 
 def _remember(active: Active, loss: Tensor, score: Tensor, whole: Tensor) -> None:
