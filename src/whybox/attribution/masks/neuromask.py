@@ -45,12 +45,12 @@ class NeuroMask(Method):
     Source: Alzantot, Widdicombe, Julier & Srivastava 2019, arXiv 1908.04389; settings from the authors' code.
 
     Args:
-        prediction: λ_p.
-        sparseness: λ_sp.
-        smoothness: λ_sm; None for .03, for .15 with pictures under 64 pixels and what is no picture, and for 0 with
-            columns, which have no order.
-        limit: τ, where W is drawn to, and the range of a random start.
-        temperature: T; None for .3, and 1 for small pictures and what is no picture.
+        prediction: the weight λ_p of the cross-entropy.
+        sparseness: the weight λ_sp of the distance of W from −τ.
+        smoothness: the weight λ_sm of bends in W; None for .03, for .15 with pictures under 64 pixels and what is no
+            picture, and for 0 with columns, which have no order.
+        limit: what W is drawn to is −τ, and a random start lies between −τ and τ.
+        temperature: by which W is divided, T; None for .3, and 1 for small pictures and what is no picture.
         kernel: width of the Laplacian, which weighs a value against its neighbours; None for 5, and 3 for small ones.
         bends: whether a bend in W costs its "square" or its "absolute" size.
         infill: what stands where the mask is 0. Inside a model (`at`) black is the lowest value of the batch; `Zero` or
