@@ -40,8 +40,9 @@ class NeuroMask(Method):
     (share of R > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
     Cost: a forward and a backward pass for each step, at most `steps`, and a forward for the mask; a sample whose loss
     has settled costs no more, unless the search is plain.
-    Limits: one of many masks that keep the prediction, and the weights λ choose which; a picture with black holes is
-    none that the model was trained on, and small masks may find what fools the model; 0 does not mean irrelevant.
+    Limits: one of many masks that keep the prediction; the weights λ choose which, and so may mere rounding, which
+    differs with the chunk size; a picture with black holes is none that the model was trained on, and small masks may
+    find what fools the model; 0 does not mean irrelevant.
     Source: Alzantot, Widdicombe, Julier & Srivastava 2019, arXiv 1908.04389; settings from the authors' code.
 
     Args:
