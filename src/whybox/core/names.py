@@ -24,6 +24,7 @@ METHODS = {
     "lime": "whybox.attribution.perturbation.lime:LIME",
     "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
     "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
+    "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.
