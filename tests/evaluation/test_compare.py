@@ -416,3 +416,15 @@ def test_a_method_that_ignores_the_weights_is_not_to_be_relied_on():
     assert "Gradient: it ignores" not in found.recommendation
     strengths = compare(model, data, ["guided_backprop"], ["mprt(compares='absolute')"], n=12, controls=False)
     assert strengths.criteria[0].limit is None
+
+
+def test_the_suite_suits_tables_and_tokens():
+    """Every metric of it can score them; what needs pictures or neighbours of integers is left out."""
+    for x in (torch.rand(8, 6), torch.arange(40).view(8, 5)):
+        found = {type(metric).__name__ for metric in metrics_for(x, truth=False)}
+        assert {"Deletion", "Insertion", "Infidelity", "Sparseness", "MPRT", "Completeness"} <= found
+        assert not {"RegionPerturbation", "Mosaic"} & found
+        assert ("MaxSensitivity" in found) == x.is_floating_point()
+    net = torch.nn.Sequential(torch.nn.Linear(6, 3))
+    comparison = whybox.compare(net, (torch.rand(8, 6), 1), methods=["input_x_gradient"])
+    assert comparison.failures == ()

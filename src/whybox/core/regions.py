@@ -49,6 +49,8 @@ class Patches(Regions):
 class Grid(Regions):
     """So many patches along every axis of positions, as equal in size as they can be; at most one for each position.
 
+    In a table every column, and in a text every token, is by itself: neighbours need not belong together.
+
     Args:
         count: of patches along an axis.
     """
@@ -60,7 +62,9 @@ class Grid(Regions):
             raise InputError(f"a grid has at least one patch along an axis, not {self.count}")
 
     def labels(self, x: Tensor) -> Tensor:
-        return _grid(x, lambda place, size: place * min(self.count, size) // size)
+        return (
+            Along(1).labels(x) if x.ndim == 2 else _grid(x, lambda place, size: place * min(self.count, size) // size)
+        )
 
 
 @dataclass(frozen=True)

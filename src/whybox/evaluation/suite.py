@@ -30,13 +30,13 @@ def metrics_for(inputs: "Inputs", *, truth: bool) -> "list[Metric]":
     """The metrics of the suite, for inputs of this kind and size.
 
     RegionPerturbation replaces the same share of a picture, in a grid as fine, as it does at the size that its default
-    is made for, 224 × 224; finer than pixels there is none. Infidelity of tables and tokens removes one at a time.
+    is made for, 224 × 224; finer than pixels there is none.
     """
     found = []
     for name in METRICS:
         metric = registry.metric(name)
         if (truth or not metric.needs_truth) and _suits(type(metric).__name__, inputs):
-            found.append(_for_kind(metric, inputs))
+            found.append(of_size(metric, inputs) if name == "region_perturbation" else metric)
     return found
 
 
@@ -50,18 +50,6 @@ def _suits(metric: str, inputs: "Inputs") -> bool:
     if metric == "Mosaic":
         return len(parts) == 1 and parts[0].ndim == 4
     return metric != "MaxSensitivity" or all(x.is_floating_point() for x in parts)
-
-
-def _for_kind(metric: "Metric", inputs: "Inputs") -> "Metric":
-    from whybox.core.tree import as_tuple
-
-    if type(metric).__name__ == "RegionPerturbation":
-        return of_size(metric, inputs)
-    if type(metric).__name__ == "Infidelity" and any(x.ndim == 2 for x in as_tuple(inputs)):
-        from whybox.core.regions import Pixels
-
-        return replace(metric, regions=Pixels())  # type: ignore[type-var]
-    return metric
 
 
 def of_size(metric: "Metric", inputs: "Inputs") -> "Metric":
