@@ -111,6 +111,21 @@ def test_a_rest_that_fills_no_chunk_teaches_nothing(monkeypatch):
     assert (size.size, size.settled) == (8, False)
 
 
+def test_a_size_that_the_work_is_too_small_to_try_is_not_used(monkeypatch):
+    """Eight rows at once are best, sixteen worse; thirty-two would be tried next, but there are never as many."""
+    clock = Clock(monkeypatch)
+    size = ChunkSize(X)
+
+    def work(part):
+        rows = part.stop - part.start
+        clock.now += rows * (1 + abs(rows - 8))
+
+    for _ in range(40):
+        done, _ = run(size, 16, work)
+        assert covered(done, 16)
+    assert done == [(0, 8), (8, 16)]
+
+
 def test_memory_limits_the_size(monkeypatch):
     clock = Clock(monkeypatch)
     weight = torch.randn(1000, 1000)  # 4 MB: kept for backward whatever the chunk, and for each row 4 kB more

@@ -53,7 +53,9 @@ class ChunkSize:
     def run(self, work: Callable[[slice], Any], start: int, stop: int) -> tuple[Any, int]:
         """Run `work` on the next rows from `start`, and say how many rows that were."""
         while True:
-            rows = min(self.size, stop - start)
+            # A size that the rest is too small for cannot be tried on it, and may be a bad one: the best so far, then.
+            tried = self.settled or stop - start >= self.size
+            rows = min(self.size if tried else self._best[1], stop - start)
             began = self._now()
             try:
                 if self.settled or not self._is_cpu or self._measured_memory:
