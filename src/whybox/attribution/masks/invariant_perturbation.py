@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from whybox.core.task import Block, Task, leaf
 
 # Pictures below this edge have patches of two pixels instead of eight.
 SMALL = 64
-# So many corners of the box are tried in the end.
-CORNERS = 8
+# So many corners of the box are tried in the end, from just inside: rounding decides on the edge itself.
+CORNERS, INSIDE = 8, 0.999
 _PENALTIES = {"linear": 1e-4, "stochastic": 100.0}
 
 # The edges of the box below and above, (n, cells); the slack, and how much was not finite, (n,).
@@ -43,7 +43,9 @@ class InvariantPerturbation(Method):
     stochastic search takes `steps`·`samples` forwards and backwards, and 9 forwards.
     Limits: to first order only, and only against `rivals` classes (all of them: exact, but as many backwards); with
     the paper's λ the slack is cheap and is often larger than the margin, so that the box does not keep the class, which
-    the checks say; the box may leave the range of valid values.
+    the checks say; with a large λ a noisy draw that c does not lead at leaves no box at all, so set `samples` to 0.
+    u and v are mostly 0 or δ, as in every linear program. The random points of the stochastic search are far from the
+    worst ones where many values matter a little. The box may leave the range of valid values.
     Source: Hara, Ikeno, Soma & Maehara 2018, arXiv 1806.07004; the stochastic search Ikeno & Hara 2018, arXiv
     1807.05077; settings from the authors' code, whose h·n has the gradient of one class for that of a difference.
 
@@ -140,7 +142,7 @@ class InvariantPerturbation(Method):
             assert isinstance(noise, Tensor)
             noise = noise * self.noise * (block.draw > 0).to(noise).view(-1, *(1,) * (noise.ndim - 1))
 
-            def ask(drawn: Tensor, sample: Tensor, x: Tensor = x) -> tuple[Tensor, Tensor, Tensor]:
+            def ask(drawn: Any, sample: Tensor, x: Tensor = x) -> tuple[Tensor, Tensor, Tensor]:
                 """Of each draw: the room of its constraints, and what falling and rising takes of it."""
                 given = leaf(x[sample.to(x.device)] + span * drawn)
                 leads = lead.each(given, sample)
@@ -162,8 +164,8 @@ class InvariantPerturbation(Method):
         below, above = (torch.full((task.size, cells.size), self.delta, dtype=torch.float64) for _ in range(2))
         slack = torch.zeros(task.size, dtype=torch.float64)
         for i, count in enumerate(cells.counts.tolist()):
-            parts = (part[i, sound[i]].numpy() for part in (falling[..., :count], rising[..., :count], room))
-            box = widest_box(*parts, limit=self.delta, penalty=self._penalty)
+            lower, upper = (part[i, sound[i], :count].numpy() for part in (falling, rising))
+            box = widest_box(lower, upper, room[i, sound[i]].numpy(), self.delta, self._penalty)
             below[i, :count], above[i, :count] = torch.from_numpy(box.fall), torch.from_numpy(box.rise)
             slack[i] = box.slack
         return below.to(x.device), above.to(x.device), slack, (~sound).sum(1)
@@ -179,7 +181,7 @@ class InvariantPerturbation(Method):
         state = descent.start(width)
         broken = torch.zeros(task.size, dtype=torch.long)
 
-        def ask(points: Tensor, sample: Tensor) -> Tensor:
+        def ask(points: Any, sample: Tensor) -> Tensor:
             given = leaf(points)
             return task.backward(lead.excess(given, sample), (given,))[0]
 
@@ -218,13 +220,13 @@ class InvariantPerturbation(Method):
         for block in task.blocks(CORNERS):
             here = block.sample.to(x.device)
             signs = per_row(torch.rand, x[here], block.generators(x.device, salt=1))
-            corner = torch.where(signs < 0.5, -fall[here], rise[here])
+            corner = INSIDE * torch.where(signs < 0.5, -fall[here], rise[here])
             leads.append(task.map(lead.least, x[here] + span * corner, block.sample, gradient=False))
         kept = (torch.cat(leads).view(task.size, CORNERS) > 0).double().mean(1).cpu()
         details = {"fall": fall, "rise": rise, "slack": slack, "margin": lead.margin, "kept": kept}
         if lead.rivals is not None:
             details["rivals"] = lead.rivals
-        checks = (
+        checks = [
             Check(
                 "class not on top",
                 (lead.margin <= 0).double(),
@@ -244,14 +246,25 @@ class InvariantPerturbation(Method):
                 0.0,
                 "How many constraints, or steps, had scores or gradients that are not finite, and were left out.",
             ),
-        )
-        return Attribution(2 * self.delta - (fall + rise), details, checks)
+        ]
+        if self.search == "linear":
+            checks.append(
+                Check(
+                    "slack larger than the margin",
+                    (slack > lead.margin).double(),
+                    0.0,
+                    "Whether the program lets a rival, to first order, overtake the class somewhere in the box, since "
+                    "the box is worth more to it: a larger penalty forbids that.",
+                )
+            )
+        return Attribution(2 * self.delta - (fall + rise), details, tuple(checks))
 
 
 def _points(block: Block, x: Tensor, cells: Partition, width: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
     """Points x + w·ξ, ξ uniform in [−1, 1], and what they change by where w does."""
     noise = 2 * per_row(torch.rand, x[block.sample.to(x.device)], block.generators(x.device)) - 1
     widths = cells.masks(width[block.sample.to(x.device)], block.sample)
+    assert isinstance(widths, Tensor)
     factor = span * noise
     return x[block.sample.to(x.device)] + factor * widths.to(x.dtype), factor
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from whybox.core.start import check_outputs
-from whybox.core.target import Logit
+from whybox.core.target import Logit, Target
 from whybox.core.task import Task
 from whybox.core.tree import Inputs
 
@@ -37,7 +37,9 @@ class Lead:
 
         def ask(inputs: Inputs, sample: Tensor) -> Tensor:
             with torch.no_grad():
-                return _scores(task, inputs, sample)
+                output = task.output(inputs, sample)
+                task.target.rows(sample).score(output)  # which refuses a class that there is not
+                return _scores(output, task.target)
 
         scores = task.map(ask, task.inputs, gradient=False).cpu().double()
         check_outputs(scores)
@@ -56,7 +58,7 @@ class Lead:
         """The lead over each rival (k, count), differentiable."""
         if self.wanted is None or self.rivals is None:
             return self.task.forward(inputs, sample)[:, None]
-        scores = _scores(self.task, inputs, sample)
+        scores = _scores(self.task.output(inputs, sample), self.task.target)
         own, others = (index[sample].to(scores.device) for index in (self.wanted[:, None], self.rivals))
         return scores.gather(1, own) - scores.gather(1, others)
 
@@ -65,7 +67,7 @@ class Lead:
         with torch.no_grad():
             if self.wanted is None:
                 return self.task.forward(inputs, sample)
-            scores = _scores(self.task, inputs, sample)
+            scores = _scores(self.task.output(inputs, sample), self.task.target)
             own = self.wanted[sample].to(scores.device)[:, None]
             return scores.gather(1, own)[:, 0] - scores.scatter(1, own, -torch.inf).amax(1)
 
@@ -73,16 +75,15 @@ class Lead:
         """By how much other classes are more probable (k,), averaged over all classes; differentiable."""
         if self.wanted is None:
             return (-self.task.forward(inputs, sample)).relu()
-        chances = _scores(self.task, inputs, sample).softmax(1)
+        chances = _scores(self.task.output(inputs, sample), self.task.target).softmax(1)
         own = chances.gather(1, self.wanted[sample].to(chances.device)[:, None])
         return (chances - own).relu().mean(1)
 
 
-def _scores(task: Task, inputs: Inputs, sample: Tensor) -> Tensor:
+def _scores(output: Tensor, target: Target) -> Tensor:
     """The scores of all classes (k, classes ≥ 2), at the target's place where the output is dense."""
-    output = task.output(inputs, sample)
     columns = output[:, None] if output.ndim == 1 else output
-    index = task.target.index if isinstance(task.target, Logit) else None
+    index = target.index if isinstance(target, Logit) else None
     for place in reversed(index[1:]) if isinstance(index, tuple) else ():
         columns = columns.select(-1, place)
     scores = columns.flatten(2).sum(2) if columns.ndim > 2 else columns
