@@ -91,9 +91,10 @@ class InvariantPerturbation(Method):
     def stochastic(cls) -> "InvariantPerturbation":
         """As Ikeno & Hara do it: 500 steps of Adam, rate .01, each with 32 uniform points of a symmetric box [x ± w].
 
-        The mean of w grows as long as no rival is more probable than the class, for which each point pays.
+        The mean of w grows, and pays for each point at which others are more probable than the class. No value shares
+        its w with others, which may come to the whole range.
         """
-        return cls(search="stochastic", samples=32)
+        return cls(search="stochastic", samples=32, delta=1.0)
 
     @property
     def _penalty(self) -> float:
@@ -223,7 +224,7 @@ class InvariantPerturbation(Method):
             corner = INSIDE * torch.where(signs < 0.5, -fall[here], rise[here])
             leads.append(task.map(lead.least, x[here] + span * corner, block.sample, gradient=False))
         kept = (torch.cat(leads).view(task.size, CORNERS) > 0).double().mean(1).cpu()
-        details = {"fall": fall, "rise": rise, "slack": slack, "margin": lead.margin, "kept": kept}
+        details = {"fall": fall, "rise": rise, "margin": lead.margin, "kept": kept}
         if lead.rivals is not None:
             details["rivals"] = lead.rivals
         checks = [
@@ -248,6 +249,7 @@ class InvariantPerturbation(Method):
             ),
         ]
         if self.search == "linear":
+            details["slack"] = slack
             checks.append(
                 Check(
                     "slack larger than the margin",
