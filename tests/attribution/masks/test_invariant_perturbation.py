@@ -189,7 +189,7 @@ def test_no_point_of_the_box_changes_the_class_of_a_linear_model() -> None:
 def test_the_slack_is_what_a_rival_may_lead_by() -> None:
     """With the paper's penalty the worst corner of a linear model is lost by exactly r, which the details say."""
     net, x = linear(3, 8, seed=2), table(2, 8)
-    found = InvariantPerturbation().run(Model(net, domain=UNIT), x)
+    found = InvariantPerturbation(penalty=1e-4).run(Model(net, domain=UNIT), x)
     fall, rise = found.details["fall"], found.details["rise"]
     signs = torch.tensor(list(itertools.product([False, True], repeat=8)))
     for i, c in enumerate(net(x).argmax(1).tolist()):
@@ -200,6 +200,18 @@ def test_the_slack_is_what_a_rival_may_lead_by() -> None:
 
 
 SQUARE = slice(8, 16)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_the_usual_penalty_does_not_depend_on_the_scale_of_the_scores(scale: float) -> None:
+    """One constraint, on its way to be violated: the values that count more than the average one give way."""
+    weight = torch.tensor([[0.0] * 5, [0.1, 1.0, -2.0, 0.2, 3.0]], dtype=torch.float64)
+    net = Linear(scale * weight, torch.tensor([scale * 1.2, 0.0], dtype=torch.float64))
+    x = torch.full((1, 5), 0.5, dtype=torch.float64)
+    found = InvariantPerturbation(samples=0).run(Model(net, domain=UNIT), x, 0)
+    assert found.relevance[0].tolist() == pytest.approx([0, 0, 0.1, 0, 0.1], abs=1e-9)
+    cheap = InvariantPerturbation(samples=0, penalty=1e-4 / scale)(Model(net, domain=UNIT), x, 0)
+    assert (cheap.abs() < 1e-9).all()
 
 
 class Bright(nn.Module):
@@ -253,7 +265,7 @@ def test_the_stochastic_search_comes_near_the_program_where_one_value_decides() 
     model = Model(Formula(first_counts), domain=UNIT)
     linear = InvariantPerturbation(samples=0, penalty=HARD).run(model, x)
     assert linear.details["fall"].tolist() == [pytest.approx([0.03, 0.1, 0.1]), pytest.approx([0.06, 0.1, 0.1])]
-    found = replace(InvariantPerturbation.stochastic(), steps=150).run(model, x)
+    found = replace(InvariantPerturbation.stochastic(), steps=150, delta=0.1).run(model, x)
     width = found.details["fall"]
     assert torch.equal(width, found.details["rise"])
     assert torch.allclose(found.relevance, 2 * (0.1 - width))

@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy
 import torch
 from torch import Tensor
 
 from whybox.attribution.masks.descent import Adam
 from whybox.attribution.masks.lead import Lead
-from whybox.attribution.masks.widest_box import widest_box
+from whybox.attribution.masks.widest_box import Array, widest_box
 from whybox.attribution.perturbation.partition import Partition, position_axes
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
@@ -21,7 +22,8 @@ from whybox.core.task import Block, Task, leaf
 SMALL = 64
 # So many corners of the box are tried in the end, from just inside: rounding decides on the edge itself.
 CORNERS, INSIDE = 8, 0.999
-_PENALTIES = {"linear": 1e-4, "stochastic": 100.0}
+# The authors' λ, for pictures of the size that they have and for the stochastic search.
+LARGE_PENALTY, STOCHASTIC_PENALTY = 1e-4, 100.0
 
 # The edges of the box below and above, (n, cells); the slack, and how much was not finite, (n,).
 Edges = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -51,8 +53,10 @@ class InvariantPerturbation(Method):
 
     Args:
         delta: δ, how far a value may fall or rise at most, as a share of the range of its channel.
-        penalty: λ, what a rival's lead costs; None for 10⁻⁴, and 100 (for each unit of probability, averaged over the
-            classes) in the stochastic search. Infinite for the least slack that any box needs, 0 where c leads.
+        penalty: λ, what a rival's lead costs; infinite for the least slack that any box needs, 0 where c leads. None
+            for the paper's 10⁻⁴ in pictures from 64 pixels on; elsewhere for that by which an edge gives way just where
+            it counts more than the average one, whatever the scale of the scores. In the stochastic search the price of
+            a unit of probability, averaged over the classes, 100.
         samples: noisy draws besides x itself; in the stochastic search the points of a step.
         noise: standard deviation of the draws, as a share of the range.
         rivals: only so many classes, those with the highest scores, must not overtake.
@@ -74,11 +78,11 @@ class InvariantPerturbation(Method):
     taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence")
 
     def __post_init__(self) -> None:
-        if self.search not in _PENALTIES:
+        if self.search not in ("linear", "stochastic"):
             raise InputError(f"search is 'linear' or 'stochastic', not {self.search!r}")
         if not (0 < self.delta < math.inf and 0 <= self.noise < math.inf):
             raise InputError(f"delta is positive and noise not negative, not {self.delta}, {self.noise}")
-        if not self._penalty > 0 or (self.search == "stochastic" and math.isinf(self._penalty)):
+        if self.penalty is not None and not 0 < self.penalty <= (math.inf if self.search == "linear" else 1e12):
             raise InputError(f"the penalty is positive, and finite in the stochastic search, not {self.penalty}")
         least = 1 if self.search == "stochastic" else 0
         if self.samples < least or self.rivals < 1 or self.steps < 1:
@@ -95,10 +99,6 @@ class InvariantPerturbation(Method):
         its w with others, which may come to the whole range.
         """
         return cls(search="stochastic", samples=32, delta=1.0)
-
-    @property
-    def _penalty(self) -> float:
-        return _PENALTIES[self.search] if self.penalty is None else self.penalty
 
     def attribute(self, task: Task) -> Attribution:
         x = task.inputs
@@ -122,7 +122,7 @@ class InvariantPerturbation(Method):
         if axes in ((), (1,)):
             usual = Along(1)
         elif len(axes) == 2 and self.search == "linear":
-            usual = Patches(8 if min(x.shape[axis] for axis in axes) >= SMALL else 2)
+            usual = Patches(8 if _is_large(x, axes) else 2)
         regions = Partition.of(task, self.regions or usual)
         (labels,) = regions.labels
         channels = x.shape[1] if x.ndim > 2 and labels.shape[1] == 1 else 1
@@ -164,9 +164,11 @@ class InvariantPerturbation(Method):
         sound = torch.isfinite(room) & torch.isfinite(falling).all(2) & torch.isfinite(rising).all(2)
         below, above = (torch.full((task.size, cells.size), self.delta, dtype=torch.float64) for _ in range(2))
         slack = torch.zeros(task.size, dtype=torch.float64)
+        large = _is_large(x, position_axes(task)[0])
         for i, count in enumerate(cells.counts.tolist()):
             lower, upper = (part[i, sound[i], :count].numpy() for part in (falling, rising))
-            box = widest_box(lower, upper, room[i, sound[i]].numpy(), self.delta, self._penalty)
+            price = self.penalty or (LARGE_PENALTY if large else _fair_price(numpy.maximum(lower, upper)))
+            box = widest_box(lower, upper, room[i, sound[i]].numpy(), self.delta, price)
             below[i, :count], above[i, :count] = torch.from_numpy(box.fall), torch.from_numpy(box.rise)
             slack[i] = box.slack
         return below.to(x.device), above.to(x.device), slack, (~sound).sum(1)
@@ -175,6 +177,7 @@ class InvariantPerturbation(Method):
         """A symmetric box by descent, without a slack; counts the steps whose gradient is not finite."""
         x = task.inputs
         assert isinstance(x, Tensor)
+        penalty = STOCHASTIC_PENALTY if self.penalty is None else self.penalty
         wide = torch.promote_types(x.dtype, torch.float32)
         width = x.new_zeros((task.size, cells.size), dtype=wide)
         counts = cells.counts.to(x.device)[:, None]
@@ -196,7 +199,7 @@ class InvariantPerturbation(Method):
                     gradient.index_add_(0, block.sample.to(x.device), pooled)
                 sound = torch.isfinite(gradient).all(1)
                 broken += (~sound).cpu()
-                gradient = self._penalty / self.samples * gradient - 1 / counts
+                gradient = penalty / self.samples * gradient - 1 / counts
                 step = descent.step(torch.where(sound[:, None], gradient, 0.0), state, number + 1, 0.0)
                 width = (width - step).clamp(0.0, self.delta)
                 bar.update(1)
@@ -260,6 +263,17 @@ class InvariantPerturbation(Method):
                 )
             )
         return Attribution(2 * self.delta - (fall + rise), details, tuple(checks))
+
+
+def _is_large(x: Tensor, axes: tuple[int, ...]) -> bool:
+    """Whether the input is a picture of the size that the authors explain."""
+    return len(axes) == 2 and min(x.shape[axis] for axis in axes) >= SMALL
+
+
+def _fair_price(taken: Array) -> float:
+    """The λ by which an edge that takes the mean of all (m, d) is just worth the slack that it needs: 2dλ·mean = 1."""
+    total = float(taken.mean(0).sum()) if len(taken) else 0.0
+    return 0.5 / total if total > 0 else math.inf
 
 
 def _points(block: Block, x: Tensor, cells: Partition, width: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
