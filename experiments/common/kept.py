@@ -25,7 +25,7 @@ def known(path: Path, settings: dict[str, str]) -> bool:
 def keep(found: dict[str, Tensor], path: Path, settings: dict[str, str]) -> None:
     """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(found, path.with_suffix(".part"), settings)
+    save_file({name: value.contiguous() for name, value in found.items()}, path.with_suffix(".part"), settings)
     path.with_suffix(".part").rename(path)
 
 
