@@ -118,19 +118,20 @@ def film(drawn: list[Drawn], pictures: bool) -> Figure:
     for line, (one, number) in zip(axes, lines, strict=True):
         strip = one.known[FILM.name]["film"][number]
         for ax, mask in zip(line, strip, strict=False):
-            _map(ax, mask)
+            _map(ax, mask, strip[-1])
         if pictures:
             line[-1].imshow(one.shown(number), interpolation="nearest")
         for ax in line:
             _bare(ax)
     for frame, ax in enumerate(axes[0, :frames]):
-        ax.set_title("start" if not frame else f"{frame / (frames - 1):.0%}", fontsize=8)
+        ax.set_title(f"{frame / (frames - 1):.0%}", fontsize=8)
     _names(axes[:, 0], [one.explained(number).replace(" ", "\n") for one, number in lines])
     return figure
 
 
-def _map(ax: Axes, values: Tensor) -> None:
-    ax.imshow(heat(values, scale_of(values)), interpolation="nearest")
+def _map(ax: Axes, values: Tensor, scale: Tensor | None = None) -> None:
+    """A map on its own scale, or that of another one."""
+    ax.imshow(heat(values, scale_of(values if scale is None else scale)), interpolation="nearest")
 
 
 def _names(axes: numpy.ndarray, names: list[str]) -> None:

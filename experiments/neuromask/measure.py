@@ -24,7 +24,7 @@ from whybox.evaluation.case import Case, Samples
 from whybox.evaluation.metric import case
 from whybox.evaluation.removal import Ranks
 
-STEPS = 12
+STEPS = 10
 SHARES = (0.1, 0.25)
 SMALLEST_FACTOR, LARGEST_FACTOR, HALVINGS = -12.0, 24.0, 60  # powers of ten between which a factor is searched
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from experiments.common.kept import joined
-from experiments.neuromask.entries import CHUNKS, DEFAULT, NEUROMASK, NOISY, REFERENCE, ROWS, SEARCHES, SEEDS, Entry
+from experiments.neuromask.entries import CHUNKS, DEFAULT, NEUROMASK, NOISY, REFERENCE, ROWS, SEARCHES, SEED, Entry
 from experiments.neuromask.subjects import Subject
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from whybox.evaluation.similarity import rank_correlation, top_overlap
 DIGITS = 5
 NOT_ROWS = ("map", "film", "seconds", "evaluations", "correct")
 TOP = 0.05
+ALIKE = ("rank correlation", "highest 5 %", "m > ½")
 
 Found = dict[str, Tensor]
 
@@ -73,27 +74,21 @@ def _plain(values: Tensor) -> list[list[float | None]]:
 
 def _alike(known: dict[str, Found]) -> dict[str, dict[str, Any]]:
     """How alike the masks of two searches are, and for comparison those of different pictures."""
-    seeds = [REFERENCE.name, *(entry.name for entry in SEEDS)]
     pairs = {
-        "reference: two seeds": [(a, b, 0) for i, a in enumerate(seeds) for b in seeds[:i]],
-        "reference: two pictures": [(seeds[0], seeds[1], 1)],
-        "default: in chunks of another size": [(NEUROMASK.name, CHUNKS.name, 0)],
-        "default: of the picture with 1 % noise": [(NEUROMASK.name, NOISY.name, 0)],
-        "default: two pictures": [(NEUROMASK.name, NOISY.name, 1)],
-        "default and reference": [(NEUROMASK.name, REFERENCE.name, 0)],
+        "reference: two seeds": (REFERENCE, SEED, 0),
+        "reference: two pictures": (REFERENCE, SEED, 1),
+        "default: in chunks of another size": (NEUROMASK, CHUNKS, 0),
+        "default: of the picture with 1 % noise": (NEUROMASK, NOISY, 0),
+        "default: two pictures": (NEUROMASK, NOISY, 1),
+        "default and reference": (NEUROMASK, REFERENCE, 0),
     }
-    return {name: _pairs(known, some) for name, some in pairs.items()}
+    return {name: _pair(known[a.name]["map"], known[b.name]["map"], shift) for name, (a, b, shift) in pairs.items()}
 
 
-def _pairs(known: dict[str, Found], pairs: list[tuple[str, str, int]]) -> dict[str, Any]:
-    """The mean over pairs of searches; the second's masks are those of the next picture where they are shifted."""
-    measured = []
-    for first, second, shift in pairs:
-        count = min(len(known[first]["map"]), len(known[second]["map"]))
-        a, b = (known[name]["map"][:count, None] for name in (first, second))
-        b = b.roll(shift, 0)
-        both, either = (op(a > 0.5, b > 0.5).flatten(1).sum(1) for op in (torch.logical_and, torch.logical_or))
-        measured.append(torch.stack((rank_correlation(a, b), top_overlap(a, b, TOP), both / either)))
-    values = torch.stack(measured).nanmean(0)
-    names = ("rank correlation", "highest 5 %", "m > ½")
-    return {"pictures": values.shape[1], **dict(zip(names, _plain(values), strict=True))}
+def _pair(first: Tensor, second: Tensor, shift: int) -> dict[str, Any]:
+    """How alike masks (n, h, w) are; the second's are those of the next picture where they are shifted."""
+    count = min(len(first), len(second))
+    a, b = first[:count, None], second[:count, None].roll(shift, 0)
+    both, either = (op(a > 0.5, b > 0.5).flatten(1).sum(1) for op in (torch.logical_and, torch.logical_or))
+    values = torch.stack((rank_correlation(a, b), top_overlap(a, b, TOP), both / either))
+    return {"pictures": count, **dict(zip(ALIKE, _plain(values), strict=True))}
