@@ -11,12 +11,17 @@ def interval(value: list[float]) -> str:
     return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
 
 
-def marked(value: list[float], *, with_interval: bool = True) -> str:
-    """A difference and its interval, bold where it lies above zero and italic where below."""
+def marked(value: list[float], *, with_interval: bool = True, lower_is_better: bool = False) -> str:
+    """A difference and its interval, bold where it is better than none at all (above zero) and italic where worse."""
     digits = 3 if max(map(abs, value)) < 2 else 2
-    mark = "**" if value[1] > 0 else "*" if value[2] < 0 else ""
+    mark = {1: "**", -1: "*", 0: ""}[sign(value) * (-1 if lower_is_better else 1)]
     head = f"{mark}{value[0]:+.{digits}f}{mark}".replace("-", "−")
     return f"{head} [{value[1]:+.{digits}f}, {value[2]:+.{digits}f}]".replace("-", "−") if with_interval else head
+
+
+def sign(value: list[float]) -> int:
+    """1 or −1 where the interval lies wholly above or below zero, else 0."""
+    return int(value[1] > 0) - int(value[2] < 0)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.common.tables import interval, marked, replace_between, table
+from experiments.common.tables import interval, marked, replace_between, sign, table
 from experiments.neuromask.entries import CHUNKS, NEUROMASK, NOISY, OTHER, REFERENCE, ROWS, SEED
 from experiments.neuromask.measure import SHARES
 from experiments.neuromask.numbers import ALIKE
@@ -20,6 +20,8 @@ SHOWN = {
     **{f"{share:.0%}": f"best {100 * share:.0f} %" for share in SHARES},
     "dimmed": "dimmed, NeuroMask's light",
 }
+MARKS = "**Bold**: by its interval, the method is ahead of NeuroMask; *italic*: NeuroMask is ahead."
+LOWER_IS_BETTER = ("deletion, black", "deletion, blur")
 SEARCHES = (NEUROMASK, NOISY, CHUNKS, OTHER, REFERENCE, SEED)
 
 One = dict[str, Any]
@@ -33,9 +35,11 @@ def write(found: list[One], out: Path) -> None:
 def tables(found: list[One]) -> str:
     """All tables of the page."""
     parts = ["## What was measured", subjects(found)]
+    says = "By the 95 % intervals of the differences on the same pictures; controls in italics."
+    parts += ["## Who is ahead", says, standing(found)]
     for one in found:
         name = one["data"]
-        parts += [f"## {name}: all methods", rows(one), f"### {name}: less NeuroMask", differences(one)]
+        parts += [f"## {name}: all methods", rows(one), f"### {name}: less NeuroMask", MARKS, differences(one)]
         parts += [f"### {name}: seen by others", judged(one), f"### {name}: the masks", masks(one)]
         parts += [f"### {name}: how alike masks are", alike(one)]
     return "\n\n".join(parts)
@@ -56,6 +60,22 @@ def subjects(found: list[One]) -> str:
     return table((*head, "Evaluations to explain", "Processor minutes to explain"), lines)
 
 
+def standing(found: list[One]) -> str:
+    """Who is ahead of NeuroMask, and whom it is ahead of: a row for each data set and criterion."""
+    lines = []
+    for one in found:
+        judged = {f"{how}|{judge}": f"{SHOWN[how]}, seen by {judge}" for judge in one["judges"] for how in ("dimmed",)}
+        for name, says in {**CURVES, **SHOWN, **judged}.items():
+            places: dict[int, list[str]] = {1: [], 0: [], -1: []}
+            for row in ROWS:
+                value = one["entries"][row.name]["less NeuroMask"][name]
+                if row is not NEUROMASK and value[1] is not None:
+                    better = sign(value) * (-1 if name in LOWER_IS_BETTER else 1)
+                    places[better].append(f"*{row.name}*" if row.control else row.name)
+            lines.append((one["data"], says, *("; ".join(names) or "none" for names in places.values())))
+    return table(("Data", "Criterion", "Ahead of NeuroMask", "Level", "Behind"), lines)
+
+
 def rows(one: One) -> str:
     """Every method and control: curves, what its best places keep, and its cost."""
     lines = []
@@ -73,7 +93,7 @@ def differences(one: One) -> str:
     for row in ROWS:
         if row is not NEUROMASK:
             entry = one["entries"][row.name]
-            cells = [_marked(entry["less NeuroMask"][name]) for name in (*CURVES, *SHOWN)]
+            cells = [_marked(entry["less NeuroMask"][name], name) for name in (*CURVES, *SHOWN)]
             lines.append((_title(row.name, entry, one), *cells))
     return table(("Less NeuroMask", *CURVES.values(), *SHOWN.values()), lines)
 
@@ -131,5 +151,8 @@ def _mean(value: list[Any]) -> str:
     return interval(value) if value[1] is not None else f"{value[0]:.3f}"
 
 
-def _marked(value: list[Any]) -> str:
-    return marked(value) if value[1] is not None else f"{value[0]:+.3f}".replace("-", "−")
+def _marked(value: list[Any], name: str) -> str:
+    """A difference, marked where it is clear who is ahead; alone where there is no interval."""
+    if value[1] is None:
+        return f"{value[0]:+.3f}".replace("-", "−")
+    return marked(value, lower_is_better=name in LOWER_IS_BETTER)

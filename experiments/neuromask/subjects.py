@@ -92,9 +92,9 @@ def cifar10(count: int, folder: Path) -> Subject:
 
 def imagenet(count: int, folder: Path) -> Subject:
     """SqueezeNet and photographs."""
-    model = data.squeezenet(chunk=6)
+    model = data.squeezenet(chunk=3)
     inputs, labels = data.photographs(model, count)
-    return Subject("ImageNet", model, labels, inputs, {"mirrored": mirrored(model)}, 6, 6, 6, blur=10.0)
+    return Subject("ImageNet", model, labels, inputs, {"mirrored": mirrored(model)}, 3, 6, 6, blur=10.0)
 
 
 def digits(count: int, folder: Path) -> Subject:
