@@ -8,7 +8,7 @@ from typing import Any
 def interval(value: list[float]) -> str:
     """The mean and its interval."""
     digits = 3 if max(map(abs, value)) < 2 else 2
-    return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
+    return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]".replace("-", "−")
 
 
 def marked(value: list[float], *, with_interval: bool = True, lower_is_better: bool = False) -> str:

@@ -82,6 +82,7 @@ class Search(Entry):
 NEUROMASK = Row("NeuroMask", DEFAULT)
 REFERENCE = Row("NeuroMask, reference", whybox.NeuroMask.reference(), "few")
 RANDOM = Row("random map", RandomMap(), control=True)
+MOVED = Row("NeuroMask, moved", DEFAULT, use="moved", control=True)
 ROWS = (
     NEUROMASK,
     REFERENCE,
@@ -94,7 +95,7 @@ ROWS = (
     RANDOM,
     Row("centre blob", CentreBlob(), control=True),
     Row("edges", EdgeDetector(), control=True),
-    Row("NeuroMask, moved", DEFAULT, use="moved", control=True),
+    MOVED,
 )
 SEED = Search("reference, other seed", REFERENCE.method, "few", seed=10_000)
 NOISY = Search("NeuroMask, noise", DEFAULT, "some", noise=0.01)

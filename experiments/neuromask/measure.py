@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from experiments.common.kept import keep, known
@@ -124,8 +125,7 @@ class _Block:
             noise = torch.randn(inputs.shape, generator=generator)
             inputs = inputs + entry.noise * spread.view(-1, 1, 1, 1) * noise
         if entry.other:
-            classes = len(model.labels or ())
-            target = (target + classes // 2) % classes
+            target = other_class(target, len(model.labels or ()))
         found = self._explained(entry, model, inputs, target, self.start + entry.seed)
         masks = found["map"]
         with _asked(self.subject, self.start, self.start + len(inputs), target) as block:
@@ -190,6 +190,11 @@ def _asked(subject: Subject, start: int, stop: int, target: Tensor | None = None
         for name, judge in subject.judges.items():
             asked[name] = Samples(stack.enter_context(started(judge, inputs, pinned, seed=start)))
         yield _Block(subject, start, inputs, pinned, asked)
+
+
+def other_class(index: Any, classes: int) -> Any:
+    """The class half of all classes further on."""
+    return (index + classes // 2) % classes
 
 
 def highest(one: Case, count: Tensor) -> Tensor:

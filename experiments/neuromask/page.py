@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common.tables import interval, marked, replace_between, sign, table
-from experiments.neuromask.entries import CHUNKS, NEUROMASK, NOISY, OTHER, REFERENCE, ROWS, SEED
+from experiments.neuromask.entries import CHUNKS, MOVED, NEUROMASK, NOISY, OTHER, REFERENCE, ROWS, SEED
 from experiments.neuromask.measure import SHARES
 from experiments.neuromask.numbers import ALIKE
 
@@ -20,6 +20,10 @@ SHOWN = {
     **{f"{share:.0%}": f"best {100 * share:.0f} %" for share in SHARES},
     "dimmed": "dimmed, NeuroMask's light",
 }
+SHORT = (
+    "The mean probability of the explained class for the picture and under its mask; light is the mean of m, of the "
+    "masks for the predicted class and for the other one."
+)
 MARKS = "**Bold**: by its interval, the method is ahead of NeuroMask; *italic*: NeuroMask is ahead."
 LOWER_IS_BETTER = ("deletion, black", "deletion, blur")
 SEARCHES = (NEUROMASK, NOISY, CHUNKS, OTHER, REFERENCE, SEED)
@@ -35,6 +39,7 @@ def write(found: list[One], out: Path) -> None:
 def tables(found: list[One]) -> str:
     """All tables of the page."""
     parts = ["## What was measured", subjects(found)]
+    parts += ["## What the masks keep", SHORT, short(found)]
     says = "By the 95 % intervals of the differences on the same pictures; controls in italics."
     parts += ["## Who is ahead", says, standing(found)]
     for one in found:
@@ -58,6 +63,21 @@ def subjects(found: list[One]) -> str:
         lines.append((*cells, ", ".join(one["judges"]), f"{evaluations:,.0f}", f"{seconds / 60:.1f}"))
     head = ("Data", "Model", "Input", "Pictures", "Predicted wrongly", "Judges")
     return table((*head, "Evaluations to explain", "Processor minutes to explain"), lines)
+
+
+def short(found: list[One]) -> str:
+    """What a class's probability becomes under the masks, for the model and those who did not help to find them."""
+    lines = []
+    for one in found:
+        mine, moved, other = (one["entries"][entry.name]["mean"] for entry in (NEUROMASK, MOVED, OTHER))
+        light = f"{mine['light'][0]:.1%}; {other['light'][0]:.1%}"
+        for judge in ("", *one["judges"]):
+            ends = [f"{each}|{judge}" if judge else each for each in ("whole", "dimmed")]
+            predicted, absent = (" → ".join(f"{mean[end][0]:.3f}" for end in ends) for mean in (mine, other))
+            seen = judge or one["model"].split(" ")[0]
+            lines.append((one["data"], light, seen, predicted, f"{moved[ends[1]][0]:.3f}", absent))
+    head = ("Data", "Light", "Seen by", "The class: picture → under its mask", "The mask moved")
+    return table((*head, "Another class: picture → under its mask"), lines)
 
 
 def standing(found: list[One]) -> str:
