@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 
 import torch
+from experiments.common.data import ROOT
 from experiments.samek2017 import page
 from experiments.samek2017.measure import ABLATIONS, COMPARED, MAIN, measure
 from experiments.samek2017.numbers import numbers
-from experiments.samek2017.subjects import ROOT, SUBJECTS
+from experiments.samek2017.subjects import SUBJECTS
 
 import whybox
 

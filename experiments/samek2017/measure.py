@@ -6,14 +6,12 @@ measures anew what was measured with something else.
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from experiments.common.kept import blocks, keep, known
 from experiments.samek2017.subjects import Subject
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 import whybox
@@ -81,23 +79,9 @@ ABLATIONS = (
 COMPARED = (SENSITIVITY, *LRPS, CONTROLS[0], *ABLATIONS)  # what the table of ablations is made of
 
 
-def blocks(subject: Subject) -> Iterator[tuple[int, int]]:
-    """The pictures in blocks that bound memory."""
-    count = len(subject.labels)
-    return ((start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-
-
-def known(path: Path, settings: dict[str, str]) -> bool:
-    """Whether this was measured, with these settings."""
-    if not path.is_file():
-        return False
-    with safe_open(path, "pt") as file:
-        return file.metadata() == settings
-
-
 def measure(subject: Subject, entries: tuple[Entry, ...], folder: Path) -> None:
     """Measure what is not known yet, and keep it as it comes."""
-    for start, stop in blocks(subject):
+    for start, stop in blocks(len(subject.labels), BLOCK):
         missing = [
             (infill, entry)
             for infill in subject.infills
@@ -134,7 +118,4 @@ def _measure(subject: Subject, missing: list[tuple[str, Entry]], folder: Path, s
                 "forwards": torch.tensor(first.forwards),
                 "seconds": torch.tensor(time.process_time() - began),
             }
-            path = entry.path(folder, subject, infill, start, stop)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(found, path.with_suffix(".part"), entry.settings(subject, infill))
-            path.with_suffix(".part").rename(path)
+            keep(found, entry.path(folder, subject, infill, start, stop), entry.settings(subject, infill))

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy
 import torch
-from experiments.samek2017.measure import SENSITIVITY, Entry, blocks
-from experiments.samek2017.subjects import SEED, Subject
-from safetensors.torch import load_file
+from experiments.common.data import SEED
+from experiments.common.kept import blocks, joined
+from experiments.samek2017.measure import BLOCK, SENSITIVITY, Entry
+from experiments.samek2017.subjects import Subject
 from torch import Tensor
 
 RESAMPLES = 5000
@@ -45,11 +46,7 @@ def numbers(subject: Subject, entries: tuple[Entry, ...], folder: Path) -> dict[
 
 def _curves(subject: Subject, entry: Entry, infill: str, folder: Path) -> Curves:
     """What was measured of all blocks, joined."""
-    parts = [load_file(entry.path(folder, subject, infill, *block)) for block in blocks(subject)]
-    return {
-        name: torch.stack([p[name] for p in parts]).sum() if value.ndim == 0 else torch.cat([p[name] for p in parts])
-        for name, value in parts[0].items()
-    }
+    return joined([entry.path(folder, subject, infill, *block) for block in blocks(len(subject.labels), BLOCK)])
 
 
 def _infill(curves: dict[str, Curves], correct: Tensor) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.common.tables import interval, marked, replace_between, table
 from experiments.samek2017.measure import ABLATIONS, LRPS, MAIN, SENSITIVITY
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -29,11 +30,7 @@ def write(found: Numbers, out: Path) -> None:
     """The figures, and what lies between the marks of the page, if it is there."""
     for quantity, name in QUANTITIES.items():
         figure(found, quantity).savefig(out / f"samek2017_{name}.png", dpi=80, metadata={"Software": None})
-    page = out / "samek2017.md"
-    if page.is_file():
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        page.write_text(f"{before}{BEGIN}\n\n{tables(found)}\n\n{END}{after}", encoding="utf-8")
+    replace_between(out / "samek2017.md", BEGIN, END, tables(found))
 
 
 def figure(found: Numbers, quantity: str) -> Figure:
@@ -88,7 +85,7 @@ def subjects(found: Numbers) -> str:
         region = (f"{one['region']} × {one['region']}", one["steps"], one["levels"])
         rows.append((*cells, f"{wrong:,}", f"{flat:,}", *region, f"{forwards:,}", f"{seconds / 60:.1f}"))
     head = ("Data", "Model", "Input", "Pictures", "Predicted wrongly", "DeconvNet's map flat")
-    return _table((*head, "Region", "L", "Levels", "Forwards", "Processor minutes"), rows)
+    return table((*head, "Region", "L", "Levels", "Forwards", "Processor minutes"), rows)
 
 
 def order(found: Numbers) -> str:
@@ -97,9 +94,9 @@ def order(found: Numbers) -> str:
     for quantity, name in QUANTITIES.items():
         for one in found:
             for infill, entries in one["infills"].items():
-                cells = (_marked(entries[lrp.name]["all"][quantity][SENSITIVITY.name]) for lrp in LRPS)
+                cells = (marked(entries[lrp.name]["all"][quantity][SENSITIVITY.name]) for lrp in LRPS)
                 rows.append((one["data"], infill, name, *cells))
-    return _table(("Data", "Infill", "f", *(lrp.name for lrp in LRPS)), rows)
+    return table(("Data", "Infill", "f", *(lrp.name for lrp in LRPS)), rows)
 
 
 def flips(found: Numbers) -> list[str]:
@@ -119,10 +116,10 @@ def flips(found: Numbers) -> list[str]:
         ),
     }
     rows = [
-        (what, *(_marked(entries[lrp.name]["all"]["probability"][SENSITIVITY.name]) for lrp in lrps))
+        (what, *(marked(entries[lrp.name]["all"]["probability"][SENSITIVITY.name]) for lrp in lrps))
         for what, (entries, lrps) in cases.items()
     ]
-    return ["### What turns MNIST round", _table(("Changed", "LRP ε", "LRP α2β1"), rows)]
+    return ["### What turns MNIST round", table(("Changed", "LRP ε", "LRP α2β1"), rows)]
 
 
 def groups(found: Numbers) -> str:
@@ -133,11 +130,11 @@ def groups(found: Numbers) -> str:
             for group in ("right", "wrong"):
                 count = one["right"] if group == "right" else one["pictures"] - one["right"]
                 if count:
-                    own = _interval(entries[SENSITIVITY.name][group]["probability"]["AOPC"])
-                    cells = (_marked(entries[lrp.name][group]["probability"][SENSITIVITY.name]) for lrp in LRPS)
+                    own = interval(entries[SENSITIVITY.name][group]["probability"]["AOPC"])
+                    cells = (marked(entries[lrp.name][group]["probability"][SENSITIVITY.name]) for lrp in LRPS)
                     rows.append((one["data"], infill, group, count, own, *cells))
     heads = (f"{lrp.name}, less that" for lrp in LRPS)
-    return _table(("Data", "Infill", "Prediction", "n", "Sensitivity analysis", *heads), rows)
+    return table(("Data", "Infill", "Prediction", "n", "Sensitivity analysis", *heads), rows)
 
 
 def methods(one: dict[str, Any], infill: str) -> str:
@@ -149,11 +146,11 @@ def methods(one: dict[str, Any], infill: str) -> str:
         cells = []
         for quantity in QUANTITIES:
             values = entries[name]["all"][quantity]
-            against = "" if name == "random map" else _marked(values["random map"])
-            cells += [_interval(values["AOPC"]), against]
+            against = "" if name == "random map" else marked(values["random map"])
+            cells += [interval(values["AOPC"]), against]
         rows.append((name, *cells, f"{entries[name]['relative']['right'][-1]:.0%}"))
     head = ("AOPC, probability", "less random map", "AOPC, logit", "less random map", "class kept at L")
-    return _table(("Method", *head), rows)
+    return table(("Method", *head), rows)
 
 
 def ablations(found: Numbers) -> str:
@@ -164,30 +161,11 @@ def ablations(found: Numbers) -> str:
     for quantity, name in QUANTITIES.items():
         for entry in (*LRPS, *ABLATIONS):
             compared = (one["infills"][i][entry.name]["all"][quantity][SENSITIVITY.name] for one, i in columns)
-            cells = (_marked(each, interval=False) for each in compared)
+            cells = (marked(each, with_interval=False) for each in compared)
             rows.append((entry.name.replace("|", "\\|"), name, *cells))
     heads = (f"{one['data']} ({one['pictures']:,}), {infill}" for one, infill in columns)
-    return _table(("Less sensitivity analysis", "f", *heads), rows)
-
-
-def _interval(value: list[float]) -> str:
-    """The mean and its interval."""
-    digits = 3 if max(map(abs, value)) < 2 else 2
-    return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
-
-
-def _marked(value: list[float], *, interval: bool = True) -> str:
-    """A difference and its interval, bold where it lies above zero and italic where below."""
-    digits = 3 if max(map(abs, value)) < 2 else 2
-    mark = "**" if value[1] > 0 else "*" if value[2] < 0 else ""
-    head = f"{mark}{value[0]:+.{digits}f}{mark}".replace("-", "−")
-    return f"{head} [{value[1]:+.{digits}f}, {value[2]:+.{digits}f}]".replace("-", "−") if interval else head
+    return table(("Less sensitivity analysis", "f", *heads), rows)
 
 
 def _anchor(*words: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else "-" for letter in word.lower()) for word in words)
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).strip() for cell in line)} |" for line in lines)

@@ -1,15 +1,13 @@
 """What is perturbed: a model, pictures with their labels, and regions and infills that suit them."""
 
-import hashlib
-import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from PIL import Image
+from experiments.common import data
+from experiments.common.data import SEED, chosen
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,9 +15,6 @@ from torch.nn import functional as F
 import whybox
 from whybox.core.reference import Black, Blur, Infill, UniformNoise
 from whybox.models import ImagePreprocess
-
-ROOT = Path(__file__).parents[2]
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,7 @@ class Subject:
     @cached_property
     def weights(self) -> str:
         """The digest of the model's weights."""
-        digest = hashlib.sha256()
-        for name, value in self.model.module.state_dict().items():
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return data.digest(self.model)
 
     def first(self, count: int) -> "Subject":
         """The same with the first so many of its pictures."""
@@ -57,37 +49,16 @@ class Subject:
 
 def imagenet(count: int, folder: Path) -> Subject:
     """SqueezeNet and photographs, one for each of so many classes; the paper's regions and steps."""
-    model = whybox.models.load(
-        "torchvision:squeezenet1_0", weights=data() / "models/squeezenet1_0_imagenet.safetensors"
-    )
-    model.preprocess = preprocess = replace(model.preprocess, crop=(227, 227))
-    model.module.to(memory_format=torch.channels_last)  # twice as fast on a CPU
-    model.chunk = 4
-    files = sorted((data() / "imagenet").glob("*.jpg"))
-    files = [files[i] for i in chosen(len(files), count)]
-
-    def inputs(start: int, stop: int) -> Tensor:
-        return torch.stack([preprocess(Image.open(file).convert("RGB")) for file in files[start:stop]])
-
-    labels = torch.tensor([int(file.name[:4]) for file in files])
+    model = data.squeezenet(chunk=4)
+    inputs, labels = data.photographs(model, count)
     infills = {"uniform noise": UniformNoise(), "blur": Blur(10.0)}
     return Subject("ImageNet", model, labels, inputs, whybox.RegionPerturbation(9, 100, 20), infills)
 
 
 def cifar10(count: int, folder: Path) -> Subject:
     """ResNet-56 and test pictures."""
-    model = whybox.models.load(
-        f"{ROOT / 'tests/models/resnet20_cifar10.py'}:resnet56", weights=data() / "models/resnet56_cifar10.safetensors"
-    )
-    model.chunk = 16
-    root = data()
-    if not (root / "cifar10/test").is_dir():
-        root = folder
-        if not (root / "cifar10/test").is_dir():
-            with tarfile.open(data() / "cifar10/test.tar.gz") as archive:
-                archive.extractall(root / "cifar10/unpacking", filter="data")
-            (root / "cifar10/unpacking/test").rename(root / "cifar10/test")
-    pictures, labels = whybox.datasets.load("CIFAR10", root=root, preprocess=model.preprocess)
+    model = data.resnet(56, chunk=16)
+    pictures, labels = data.cifar10(model, folder)
     return _small("CIFAR-10", model, pictures, labels, count)
 
 
@@ -119,18 +90,6 @@ SUBJECTS = {
 }
 
 
-def data() -> Path:
-    """The folder of real data."""
-    if not os.environ.get("WHYBOX_DATA"):
-        raise SystemExit("set WHYBOX_DATA to the folder that holds the data and the weights, or give --data digits")
-    return Path(os.environ["WHYBOX_DATA"])
-
-
-def chosen(available: int, count: int) -> list[int]:
-    """So many of the pictures in random order, all if there are fewer: any beginning of it is spread over them."""
-    return torch.randperm(available, generator=torch.Generator().manual_seed(SEED))[:count].tolist()
-
-
 def _small(name: str, model: whybox.Model, pictures: Tensor, labels: Tensor, count: int) -> Subject:
     """Pictures in memory: regions of 4 × 4, of which up to twenty are replaced, the model asked after each."""
     rows = chosen(len(pictures), count)
@@ -150,12 +109,12 @@ def _mnist(name: str, mean: float, std: float, count: int, folder: Path) -> Subj
     if weights.is_file():
         module.load_state_dict(load_file(weights))
     else:
-        digits, labels = whybox.datasets.load("MNIST", "train", data())
+        digits, labels = whybox.datasets.load("MNIST", "train", data.data())
         _train(module, (digits - mean) / std, labels)
         save_file(module.state_dict(), weights.with_suffix(".part"))
         weights.with_suffix(".part").rename(weights)
     module.eval()
-    digits, labels = whybox.datasets.load("MNIST", "test", data())
+    digits, labels = whybox.datasets.load("MNIST", "test", data.data())
     return _small(name, model, (digits - mean) / std, labels, count)
 
 

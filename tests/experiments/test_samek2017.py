@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 # The command, but the process is killed while the fifth file is being written.
 KILLED = """
 import os, runpy, signal
-from experiments.samek2017 import measure
+from experiments.common import kept
 
-save, left = measure.save_file, [5]
+save, left = kept.save_file, [5]
 
 def deadly(tensors, path, metadata):
     save(tensors, path, metadata)
@@ -29,7 +29,7 @@ def deadly(tensors, path, metadata):
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
 
-measure.save_file = deadly
+kept.save_file = deadly
 runpy.run_module("experiments.samek2017", run_name="__main__")
 """
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
+from whybox.plot.film import draw_film, film_of
 from whybox.plot.picture import picture
 from whybox.plot.scale import PERCENTILE, Scale, scale_of
 
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BARS = 20
+# The height of a film strip, in inches.
+STRIP = 1.4
 
 
 def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, opacity: float = 0.9) -> Any:
     """Draw one sample: what the model saw beside its relevance, with a colour bar that states the scale.
 
     A picture (n, c, h, w) is drawn with the map over it, a series (n, c, t) as lines above its relevance, anything
-    else as bars of the strongest 20 features. Of several inputs the first is drawn.
+    else as bars of the strongest 20 features. Of several inputs the first is drawn. Where the method has kept its masks
+    on the way (`NeuroMask(film=8)`), a strip shows them below a picture or series.
 
     Args:
         explanation: what to draw.
@@ -41,10 +45,11 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     inputs, relevance = as_tuple(one.inputs)[0], as_tuple(one.relevance)[0]
     values = one.by_position()[0]
     scale = scale_of(values, signed=bool((explanation.by_position() < 0).any()))
+    frames = film_of(one, 0)
     if inputs.ndim == 4 and relevance.ndim == 4:
-        figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity)
+        figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity, frames)
     elif inputs.ndim == 3 and relevance.ndim == 3:
-        figure = _draw_series(inputs[0], values, scale, ax)
+        figure = _draw_series(inputs[0], values, scale, ax, frames)
     else:
         figure = _draw_bars(inputs[0], values, scale, ax)
     if ax is None:
@@ -58,16 +63,23 @@ def _title(one: Explanation) -> str:
     return f"{said}{one.method['name']} of {one.target[0]}"
 
 
-def _new(width: float, height: float, rows: int = 1, columns: int = 1) -> Any:
-    """The axes (rows, columns) of a new figure that pyplot does not know of."""
+def _new(width: float, height: float, rows: int = 1, columns: int = 1, frames: Tensor | None = None) -> Any:
+    """The axes (rows, columns) of a new figure that pyplot does not know of; frames of a film are drawn below them."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained").subplots(rows, columns, squeeze=False)
+    if frames is None:
+        return Figure(figsize=(width, height), layout="constrained").subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width, height + STRIP), layout="constrained")
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(height, STRIP))[:, 0]
+    draw_film(parts[1], frames)
+    return parts[0].subplots(rows, columns, squeeze=False)
 
 
-def _draw_picture(shown: np.ndarray, values: Tensor, scale: Scale, ax: "Axes | None", opacity: float) -> "Figure":
+def _draw_picture(
+    shown: np.ndarray, values: Tensor, scale: Scale, ax: "Axes | None", opacity: float, frames: Tensor | None
+) -> "Figure":
     if ax is None:
-        axes = _new(7.2, 3.6, columns=2)
+        axes = _new(7.2, 3.6, columns=2, frames=frames)
         axes[0, 0].imshow(shown, interpolation="nearest")
         axes[0, 0].set_title("what the model saw", fontsize="small")
         axes[0, 0].set_axis_off()
@@ -99,10 +111,10 @@ def _colours(values: Tensor, signed: bool) -> list[tuple[float, ...]]:
     return [tuple(part / 255 for part in ends[value >= 0]) for value in values.tolist()]
 
 
-def _draw_series(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None") -> "Figure":
+def _draw_series(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", frames: Tensor | None) -> "Figure":
     """Lines of the channels above bars of the relevance at each position."""
     if ax is None:
-        axes = _new(7.2, 4.0, rows=2)
+        axes = _new(7.2, 4.0, rows=2, frames=frames)
         axes[0, 0].plot(x.T.float().numpy(), linewidth=1)
         axes[0, 0].set_ylabel("input")
         axes[0, 0].margins(x=0.01)

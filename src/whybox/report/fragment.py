@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import UInt8
-
 from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import heat, picture, scale_of
+from whybox.plot import picture, scale_of
+from whybox.report.film import FilmView, film_view
 from whybox.report.images import as_bytes, data_uri, webp
-from whybox.report.maps import CRISP, is_signed, map_view
+from whybox.report.maps import CRISP, composed, is_signed, map_view
 from whybox.report.names import model_titles
 from whybox.report.templates import templates
 from whybox.report.trace import TraceView, trace_view
@@ -30,6 +28,7 @@ class _Sample:
     signed: bool
     rendering: str
     checks: tuple[CheckRow, ...]
+    film: FilmView | None
     trace: TraceView | None
 
 
@@ -54,10 +53,11 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
     inputs = as_tuple(explanation.inputs)[0]
     input_uri, map_uri, rendering = "", shown.uri, "auto"
     if shown.overlay:
+        values = explanation.by_position()[sample]
         pixels = as_bytes(picture(inputs[sample], explanation.domains[0]))
         input_uri, map_uri = (
             data_uri(webp(pixels, None if max(pixels.shape) <= CRISP else 90)),
-            data_uri(webp(_over(pixels, explanation, sample))),
+            data_uri(webp(composed(pixels, values, scale_of(values, signed=shown.signed)))),
         )
         rendering = "pixelated" if max(pixels.shape) <= CRISP else "auto"
     return _Sample(
@@ -69,16 +69,6 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         signed=shown.signed,
         rendering=rendering,
         checks=trust([explanation], [title], sample).checks,
+        film=film_view(explanation, sample, title),
         trace=trace_view(explanation, sample, title),
     )
-
-
-def _over(pixels: UInt8[np.ndarray, "h w 3"], explanation: Explanation, sample: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The map over the picture in pale grey, in the picture's size."""
-    whole = explanation.by_position()
-    colours = heat(whole[sample], scale_of(whole[sample], signed=is_signed(explanation))).astype(np.float32) / 255
-    rows = np.arange(pixels.shape[0]) * colours.shape[0] // pixels.shape[0]
-    columns = np.arange(pixels.shape[1]) * colours.shape[1] // pixels.shape[1]
-    colours = colours[rows][:, columns]
-    grey = 0.45 + 0.55 * (pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None] / 255
-    return as_bytes(grey * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:])

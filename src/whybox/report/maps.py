@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from whybox.core.registry import method_class, methods
 from whybox.core.tree import as_tuple
 from whybox.plot import Scale, heat, number, scale_of
 from whybox.plot import explanation as draw
-from whybox.report.images import data_uri, webp
+from whybox.report.images import as_bytes, data_uri, webp
 
 # Below this many positions a side, every position is drawn as a crisp square.
 CRISP = 64
@@ -87,6 +88,16 @@ def overlay(values: Tensor, scale: Scale, title: str) -> MapView:
         crisp=max(values.shape) <= CRISP,
         total=number(float(values.double().sum())),
     )
+
+
+def composed(pixels: UInt8[np.ndarray, "h w 3"], values: Tensor, scale: Scale) -> UInt8[np.ndarray, "h w 3"]:
+    """A map (of any size) over a picture in pale grey, in the picture's size."""
+    colours = heat(values, scale).astype(np.float32) / 255
+    rows = np.arange(pixels.shape[0]) * colours.shape[0] // pixels.shape[0]
+    columns = np.arange(pixels.shape[1]) * colours.shape[1] // pixels.shape[1]
+    colours = colours[rows][:, columns]
+    grey = 0.45 + 0.55 * (pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None] / 255
+    return as_bytes(grey * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:])
 
 
 def _figure(explanation: Explanation, sample: int) -> str:

@@ -13,6 +13,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot import number, picture, scale_of
 from whybox.report.cards import MethodCard, method_cards
+from whybox.report.film import FilmView, film_view
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
@@ -79,6 +80,7 @@ class ModelView:
     contrast: ContrastView | None
     contrast_note: str
     trust: Trust
+    films: tuple[FilmView, ...]
     traces: tuple[TraceView, ...]
 
 
@@ -153,6 +155,7 @@ def _model(found: Findings, sample: int, title: str, under: dict[str, str], sign
         contrast=_contrast(found, sample),
         contrast_note=found.contrast_note,
         trust=trust(found.explanations, explained, sample, found.trials),
+        films=tuple(filter(None, map(film_view, found.explanations, repeat(sample), explained))),
         traces=tuple(filter(None, map(trace_view, found.explanations, repeat(sample), explained))),
     )
 

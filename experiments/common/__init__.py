@@ -1,0 +1,1 @@
+"""What experiments share: pictures and nets, files that are kept, numbers as text."""

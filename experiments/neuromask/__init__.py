@@ -1,0 +1,1 @@
+"""NeuroMask against other explanations and controls, after Alzantot et al. 2019."""
