@@ -6,10 +6,11 @@ import scipy.ndimage
 import torch
 from torch import Tensor, nn
 
-from whybox import Blur, Contrast, Domain, MeaningfulPerturbation, Model, Zero
+from whybox import Blur, Contrast, Domain, MeaningfulPerturbation, Model, Zero, explain
 from whybox.attribution.masks.masked import Masked, Places
 from whybox.core.errors import InputError
 from whybox.core.start import started
+from whybox.report.facts import facts, facts_text
 
 UNIT = Domain((0.0,), (1.0,))
 SIZE = 56
@@ -63,7 +64,7 @@ def test_a_random_mask_of_equal_area_lowers_the_score_less() -> None:
     model, x = Model(Texture(*ASIDE), domain=UNIT), noise()
     mask = MeaningfulPerturbation()(model, x, 1)
     order = torch.randperm(SIZE * SIZE, generator=torch.Generator().manual_seed(0))
-    blurred = Blur(10 * SIZE / 224).fill(x, UNIT, ())
+    blurred = Blur(10.0).fill(x, UNIT, ())
 
     def left(relevance: Tensor) -> Tensor:
         return model(torch.lerp(x, blurred, relevance)).softmax(1)[:, 1]
@@ -82,12 +83,12 @@ def test_variation_and_jitter_keep_the_mask_together() -> None:
 
 
 def literal(net: nn.Module, x: Tensor, offsets: list[list[int]]) -> Tensor:
-    """One picture (1, 56, 56), slowly: 28 × 28 cells of 2 × 2 pixels, all lengths a quarter of the paper's.
+    """One picture (1, 56, 56), slowly: 28 × 28 cells of 2 × 2 pixels, all lengths of the mask a quarter of the paper's.
 
     Gives 1 − M after as many steps as there are offsets.
     """
     picture = x[0].numpy()
-    blurred = scipy.ndimage.gaussian_filter(picture, 2.5)
+    blurred = scipy.ndimage.gaussian_filter(picture, 10.0)
 
     def probability(kept: Tensor, down: int, right: int) -> Tensor:
         rows = (numpy.arange(SIZE) - down).clip(0, SIZE - 1)
@@ -194,6 +195,19 @@ def test_a_class_that_is_not_lowered_is_said() -> None:
     check = next(check for check in found.checks if check.name == "class not lowered")
     assert not check.passed.any()
     assert (found.details["area"] >= 0).all()
+
+
+def test_what_is_known_beside_the_map_is_shown() -> None:
+    """In the report's captions, on the terminal and in JSON: what is a single number of each sample."""
+    model = Model(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), domain=UNIT)
+    explanation = explain(model, noise(1, 6), method=MeaningfulPerturbation(steps=3))
+    known = facts(explanation, 0)
+    assert set(known) == {"kept_probability", "area", "evaluations", "original_probability"}
+    assert known["evaluations"] == 38
+    assert known["kept_probability"] == float(explanation.details["kept_probability"][0])
+    text = facts_text(explanation, 0)
+    assert text.startswith("kept probability ")
+    assert "evaluations 38" in text
 
 
 def test_a_search_that_diverges_is_said_and_gives_no_nan() -> None:

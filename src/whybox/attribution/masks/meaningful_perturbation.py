@@ -31,7 +31,11 @@ RADII, LEFT = tuple(range(0, 175, 5)), 0.01
 
 LOWERED = (
     "Whether the score with the marked places deleted is no lower than that of the input. Then they do not show what "
-    "the prediction needs; another infill may delete more."
+    "it needs; another infill may delete more."
+)
+HALVED = (
+    "The share of the class's probability that is left with the marked places deleted. Where it is large, they do not "
+    "show what the prediction needs; another infill may delete more."
 )
 
 
@@ -58,8 +62,8 @@ class MeaningfulPerturbation(Method):
         power: their exponent β.
         cell: edge of a cell.
         softness: standard deviation of the blur of the mask.
-        infill: what stands where something is deleted; None for a blur of standard deviation 10, and for `Zero` in
-            tokens and columns.
+        infill: what stands where something is deleted; None for a blur of standard deviation 10, which is no less in
+            smaller pictures, and for `Zero` in tokens and columns.
         jitter: to so many neighbouring places along each axis the picture may be moved.
         steps: how many.
         rate: of Adam.
@@ -95,7 +99,7 @@ class MeaningfulPerturbation(Method):
     def attribute(self, task: Task) -> Attribution:
         places = Places.of(task)
         layout = _Layout(places, self.cell, self.softness)
-        infill = self.infill or (Blur(BLUR * layout.unit) if places.positions else Zero())
+        infill = self.infill or (Blur(BLUR * max(1.0, layout.unit)) if places.positions else Zero())
         masked = Masked(task, places, infill, round(self.jitter * layout.unit))
         target = wanted(task)
         original, start = self._start(masked, layout, target)
@@ -127,8 +131,10 @@ class MeaningfulPerturbation(Method):
         kept = layout.enlarged(found.weights).clamp(0, 1).view(-1, *places.shape).to(places.x.dtype)
         score, lost = masked.outcome(target, kept)
         left = _lowered(score, target)
-        name = "score not lowered" if lost is None else "class not lowered"
-        check = Check(name, (~(left < original)).double(), 0.0, LOWERED)
+        if lost is None:
+            check = Check("score not lowered", (~(left < original)).double(), 0.0, LOWERED)
+        else:
+            check = Check("class not lowered", left / original, 0.5, HALVED)
         result = answer(found, 1 - kept, found.steps + layout.starts, score, lost, check)
         result.details["original_score" if lost is None else "original_probability"] = original
         return result
