@@ -56,6 +56,7 @@ def _methods(found: "Findings", sample: int) -> list[str]:
     """For each method whether its map can be relied on, or why it is left out; and whether the methods agree."""
     from whybox.core.configs import config_titles
     from whybox.core.explanation import Explanation
+    from whybox.report.facts import facts_text
     from whybox.report.trust import trust
 
     titles = config_titles([explanation.method for explanation in found.explanations])
@@ -65,10 +66,14 @@ def _methods(found: "Findings", sample: int) -> list[str]:
     for result in found.results:
         if isinstance(result, Explanation):
             light = next(lights)
-            said = f"{light.says}: {light.reason}"
+            said, beside = f"{light.says}: {light.reason}", facts_text(result, sample)
         else:
-            said = f"left out: {result.message}"
-        lines += [f"    {_called(result.method)}", wrap(said, "        ")]
+            said, beside = f"left out: {result.message}", ""
+        lines += [
+            f"    {_called(result.method)}",
+            wrap(said, "        "),
+            *([wrap(beside, "        ")] if beside else []),
+        ]
     if panel.agreement is not None:
         median = f"median rank correlation {panel.agreement.median:.2g}"
         lines.append(wrap(f"The methods {panel.agreement.verdict} ({median}).", "  "))

@@ -25,6 +25,7 @@ METHODS = {
     "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
     "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
+    "meaningful_perturbation": "whybox.attribution.masks.meaningful_perturbation:MeaningfulPerturbation",
     "invariant_perturbation": "whybox.attribution.masks.invariant_perturbation:InvariantPerturbation",
 }
 

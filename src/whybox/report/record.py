@@ -10,6 +10,7 @@ from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot import scale_of
+from whybox.report.facts import facts
 from whybox.report.findings import Failure, Findings
 from whybox.report.trace import conservation
 
@@ -24,7 +25,8 @@ def as_json(findings: Findings, names: Sequence[str]) -> dict[str, Any]:
 
     For each picture: the five best predictions, the target and its score, and for each method its checks and its
     relevance: sum, extremes, the scale of the report, and the map itself, summed over the channels, where it has at
-    most 4,096 positions (else None). Where a method keeps one, the parts of the score and the trace of its operations.
+    most 4,096 positions (else None), and the numbers that the method gives
+    beside it. Where a method keeps one, the parts of the score and the trace of its operations.
 
     Raises:
         InputError: there is not one name for each picture.
@@ -84,6 +86,7 @@ def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
             }
             for check in result.checks
         ],
+        "facts": {name: _plain(value) for name, value in facts(result, sample).items()},
         "conservation": None if parts is None else {name: _plain(value) for name, value in parts.items()},
         "trace": _trace(result, sample),
     }

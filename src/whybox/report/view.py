@@ -14,6 +14,7 @@ from whybox.core.tree import as_tuple
 from whybox.plot import number, picture, scale_of
 from whybox.report.cards import MethodCard, method_cards
 from whybox.report.film import FilmView, film_view
+from whybox.report.facts import facts_text
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
@@ -43,6 +44,7 @@ class MethodView:
     title: str
     settings: str
     map: MapView | None
+    facts: str
     failure: str
 
 
@@ -168,10 +170,9 @@ def _signed(findings: Sequence[Findings]) -> set[str]:
 
 def _method(result: Explanation | Failure, sample: int, title: str, signed: set[str]) -> MethodView:
     if isinstance(result, Failure):
-        return MethodView(title, settings(result.method), None, result.message)
-    return MethodView(
-        title, settings(result.method), map_view(result, sample, title, signed=config_text(result.method) in signed), ""
-    )
+        return MethodView(title, settings(result.method), None, "", result.message)
+    shown = map_view(result, sample, title, signed=config_text(result.method) in signed)
+    return MethodView(title, settings(result.method), shown, facts_text(result, sample), "")
 
 
 def _shown(found: Findings, sample: int, under: dict[str, str]) -> Shown | None:

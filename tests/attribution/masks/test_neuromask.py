@@ -118,8 +118,7 @@ def test_samples_that_are_finished_leave() -> None:
     with started(Sum(), x, 0) as task:
         objective = Objective(
             mask=lambda weights: weights,
-            masked=lambda masks, sample: x[sample] * masks,
-            data=lambda score: score + 1,
+            data=lambda masks, sample, step: task.forward(x[sample] * masks, sample) + 1,
             penalty=lambda weights: 0 * weights.sum((1, 2, 3)),
         )
         found = minimise(task, objective, torch.zeros(2, 1, 8, 8), [Stage((8, 8), 120)], RMSProp())

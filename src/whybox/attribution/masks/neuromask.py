@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
-from whybox.attribution.masks.descent import Adam, Descent, RMSProp
-from whybox.attribution.masks.optimiser import Found, Objective, Stage, minimise
-from whybox.attribution.perturbation.partition import position_axes
+from whybox.attribution.masks.answer import answer
+from whybox.attribution.masks.descent import Adam, RMSProp
+from whybox.attribution.masks.masked import Masked, Places
+from whybox.attribution.masks.optimiser import Objective, Stage, minimise
+from whybox.attribution.masks.prediction import Likeness, MeanLogOther, MeanLogProbability, wanted
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
-from whybox.core.reference import Black, Infill
-from whybox.core.target import Logit, LogProbability, Target
+from whybox.core.reference import Black, Infill, Zero
 from whybox.core.task import Task
 
 # Pictures below this edge, and everything that is no picture, have the settings that the authors use for CIFAR-10.
@@ -25,6 +26,11 @@ SMALLEST = 8
 # The stages of the search: by how much the resolution is divided, and for which share of the steps.
 _SMALL = ((4, 7 / 24), (2, 8 / 24), (1, 9 / 24))
 _LARGE = ((16, 0.3), (8, 0.2), (4, 0.2), (1, 0.3))
+
+LOST = (
+    "Whether the model predicts another class where the mask hides the rest. Such a mask does not show what the "
+    "prediction needs."
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,15 @@ class NeuroMask(Method):
         temperature: by which W is divided, T; None for .3, and 1 for small pictures and what is no picture.
         kernel: width of the Laplacian, which weighs a value against its neighbours; None for 5, and 3 for small ones.
         bends: whether a bend in W costs its "square" or its "absolute" size.
-        infill: what stands where the mask is 0. Inside a model (`at`) black is the lowest value of the batch; `Zero` or
-            `Mean` say more there.
+        infill: what stands where the mask is 0; None for `Black` in pictures and videos, and for `Zero` elsewhere: in
+            tables, series and the embeddings of tokens.
         steps: how many at most.
         search: "coarse_to_fine", or "plain": RMSProp at full resolution from a random start.
+        labels: what is to be kept: the class ("hard"), or the probabilities of all classes ("soft"), by their
+            divergence KL(f(x) ‖ f(x̄)) in place of the cross-entropy.
+        deletion: the weight of −log(1 − p), p the class's probability where the mask is turned round: what it leaves
+            out is not to show the class. It doubles the cost.
+        jitter: to so many neighbouring places along each axis the picture is moved under the mask from step to step.
         film: how many masks on the way are kept in the details.
     """
 
@@ -68,29 +79,35 @@ class NeuroMask(Method):
     temperature: float | None = None
     kernel: int | None = None
     bends: Literal["square", "absolute"] = "square"
-    infill: Infill = field(default_factory=Black)
+    infill: Infill | None = None
     steps: int = 240
     search: Literal["coarse_to_fine", "plain"] = "coarse_to_fine"
+    labels: Literal["hard", "soft"] = "hard"
+    deletion: float = 0.0
+    jitter: int = 0
     film: int = 0
 
     taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence")
 
     def __post_init__(self) -> None:
-        weights = (self.prediction, self.sparseness, self.smoothness or 0.0)
+        weights = (self.prediction, self.sparseness, self.smoothness or 0.0, self.deletion)
         if min(weights) < 0 or not all(map(math.isfinite, weights)):
             raise InputError(f"the weights of a loss are finite and not negative, not {weights}")
         scales = (self.limit, 1.0 if self.temperature is None else self.temperature)
         if not all(0 < scale < math.inf for scale in scales):
             raise InputError(f"limit and temperature are positive, not {self.limit}, {self.temperature}")
-        if self.bends not in ("square", "absolute") or self.search not in ("coarse_to_fine", "plain"):
+        for name in ("bends", "search", "labels"):
+            choices = get_args(get_type_hints(type(self))[name])
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
+        if (
+            self.steps < 1
+            or min(self.film, self.jitter) < 0
+            or (self.kernel is not None and (self.kernel < 3 or self.kernel % 2 == 0))
+        ):
             raise InputError(
-                "bends is 'square' or 'absolute' and search 'coarse_to_fine' or 'plain', "
-                f"not {self.bends!r}, {self.search!r}"
-            )
-        if self.steps < 1 or self.film < 0 or (self.kernel is not None and (self.kernel < 3 or self.kernel % 2 == 0)):
-            raise InputError(
-                f"steps is at least 1, film not negative and kernel odd and at least 3, not {self.steps}, {self.film}, "
-                f"{self.kernel}"
+                "steps is at least 1, film and jitter not negative and kernel odd and at least 3, not "
+                f"{self.steps}, {self.film}, {self.jitter}, {self.kernel}"
             )
 
     @classmethod
@@ -108,26 +125,19 @@ class NeuroMask(Method):
         return cls(steps=2000, search="plain", limit=20.0, temperature=1.0, bends="absolute")
 
     def attribute(self, task: Task) -> Attribution:
-        x, axes = _one_input(task)
-        small = len(axes) != 2 or min(x.shape[axis] for axis in axes) < SMALL
-        grid = tuple(x.shape[axis] for axis in axes)
-        shape = tuple(x.shape[axis] if axis in axes else 1 for axis in range(1, x.ndim))
+        places = Places.of(task)
+        x, axes, grid = places.x, places.axes, places.grid
+        small = len(axes) != 2 or min(grid) < SMALL
         temperature = self.temperature or (1.0 if small else 0.3)
         ordered = x.ndim > 2  # the columns of a table are not, so that none is a neighbour of another
         usual = (0.15 if small else 0.03) if ordered else 0.0
         smoothness = usual if self.smoothness is None else self.smoothness
-        start, stages = self._start(task, x, grid), self._stages(grid, ordered)
+        start, stages = self._start(task, places), self._stages(grid, ordered)
         laplacian = _laplacian(len(axes), self.kernel or (3 if small else 5), start)
-        filled = task.everything().fill(self.infill)
-        assert isinstance(filled, Tensor)
-        target = MeanLogProbability(task.target.index) if isinstance(task.target, Logit) else task.target
+        masked = Masked(task, places, self.infill or (Black() if places.pictures else Zero()), self.jitter)
 
         def mask(weights: Tensor) -> Tensor:
             return torch.sigmoid(weights / temperature)
-
-        def masked(masks: Tensor, sample: Tensor) -> Tensor:
-            here = sample.to(x.device)
-            return torch.lerp(filled[here], x[here], masks.view(-1, *shape).to(x.dtype))
 
         def penalty(weights: Tensor) -> Tensor:
             everything = tuple(range(1, weights.ndim))
@@ -138,36 +148,47 @@ class NeuroMask(Method):
             cost = bent.square() if self.bends == "square" else bent.abs()
             return self.sparseness * sparse + smoothness * cost.mean(everything)
 
-        objective = Objective(mask, masked, lambda score: -self.prediction * score, penalty)
         fast = self.search == "coarse_to_fine"
-        descent: Descent = Adam() if fast else RMSProp()
-        found = minimise(replace(task, target=target), objective, start, stages, descent, settles=fast, film=self.film)
-        relevance = mask(found.weights).view(-1, *shape).to(x.dtype)
-        return _answer(found, relevance, self._lost(task, target, masked, relevance))
+        found = minimise(
+            task,
+            Objective(mask, self._data(masked), penalty),
+            start,
+            stages,
+            Adam() if fast else RMSProp(),
+            settles=fast,
+            choose="lowest" if self.jitter < 2 else "last",
+            film=self.film,
+        )
+        relevance = mask(found.weights).view(-1, *places.shape).to(x.dtype)
+        score, lost = masked.outcome(wanted(task), relevance)
+        checks = () if lost is None else (Check("class lost under the mask", lost.double(), 0.0, LOST),)
+        return answer(found, relevance, found.steps * (2 if self.deletion else 1), score, lost, *checks)
 
-    @staticmethod
-    def _lost(
-        task: Task, target: Target, masked: Callable[[Tensor, Tensor], Tensor], relevance: Tensor
-    ) -> Tensor | None:
-        """Whether the model predicts another class than the target's under the mask (n,); None where it is no class."""
-        if not isinstance(target, MeanLogProbability):
-            return None
+    def _data(self, masked: Masked) -> Callable[[Tensor, Tensor, int], Tensor]:
+        """What the model makes of a mask, as a loss."""
+        task = masked.task
+        target = wanted(task)
+        if self.labels == "soft" and not isinstance(target, MeanLogProbability):
+            raise InputError("soft labels are the probabilities of all classes: they need a class as target")
+        kept = Likeness.to_original(task) if self.labels == "soft" else target
+        gone = MeanLogOther(target.index) if isinstance(target, MeanLogProbability) else target
 
-        def lost(masks: Any, sample: Tensor) -> Tensor:
-            here = target.rows(sample)
-            assert isinstance(here, MeanLogProbability)
-            with torch.no_grad():
-                return here.lost(task.output(masked(masks, sample), sample))
+        def data(masks: Tensor, sample: Tensor, step: int) -> Tensor:
+            loss = -self.prediction * masked.score(kept, masks, sample, step)
+            if not self.deletion:
+                return loss
+            task.cost.backwards += len(sample)  # the loss has two scores behind it
+            rest = masked.score(gone, 1 - masks, sample, step)
+            return loss + self.deletion * (rest if gone is target else -rest)
 
-        found: Tensor = task.map(lost, relevance, gradient=False)
-        return found
+        return data
 
-    def _start(self, task: Task, x: Tensor, grid: tuple[int, ...]) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)  # in half precision small steps would be lost
+    def _start(self, task: Task, places: Places) -> Tensor:
+        x, shape = places.x, (1, *places.grid)
         if self.search == "coarse_to_fine":
-            return x.new_zeros((len(x), 1, *grid), dtype=dtype)
+            return x.new_zeros((len(x), *shape), dtype=places.dtype)
         generators = task.everything().generators(x.device)
-        draws = [torch.rand((1, *grid), dtype=dtype, device=x.device, generator=one) for one in generators]
+        draws = [torch.rand(shape, dtype=places.dtype, device=x.device, generator=one) for one in generators]
         return self.limit * (2 * torch.stack(draws) - 1)
 
     def _stages(self, grid: tuple[int, ...], ordered: bool) -> tuple[Stage, ...]:
@@ -183,36 +204,6 @@ class NeuroMask(Method):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class MeanLogProbability(LogProbability):
-    """The logarithm of the probability of a class; in a dense output its mean over all positions."""
-
-    def score(self, output: Tensor) -> Tensor:
-        positions = 1 if isinstance(self.index, tuple) else math.prod(output.shape[2:])
-        return super().score(output) / positions
-
-    def lost(self, output: Tensor) -> Tensor:
-        """Whether another class is predicted (n,); a single output is the log-odds of its class, whose rival has 0."""
-        columns = output[:, None] if output.ndim == 1 else output
-        if columns.shape[1] == 1:
-            columns = torch.cat((columns, torch.zeros_like(columns)), 1)
-        wanted = self.index
-        if isinstance(wanted, tuple):
-            wanted, *places = wanted
-            for place in reversed(places):
-                columns = columns.select(-1, place)
-        return torch.as_tensor(Logit().pin(len(columns), columns).index) != torch.as_tensor(wanted)
-
-
-def _one_input(task: Task) -> tuple[Tensor, tuple[int, ...]]:
-    """The input and its axes of places; a mask belongs to one input of numbers."""
-    if isinstance(task.inputs, tuple):
-        raise InputError("a mask belongs to one input; put the model into a module that sets the others")
-    if not task.inputs.is_floating_point():
-        raise InputError(f"{task.inputs.dtype} can be hidden, but not faded; explain the embedding layer with at='…'")
-    return task.inputs, position_axes(task)[0]
-
-
 def _laplacian(axes: int, width: int, like: Tensor) -> Tensor:
     """A kernel of −1 with as much at its centre as makes it sum to 0, (1, 1, width, …)."""
     kernel = -torch.ones((1, 1, *(width,) * axes), dtype=like.dtype, device=like.device)
@@ -226,39 +217,3 @@ def _bends(weights: Tensor, kernel: Tensor) -> Tensor:
         return 0 * weights
     convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
     return convolve[weights.ndim - 3](weights, kernel)
-
-
-def _answer(found: Found, relevance: Tensor, lost: Tensor | None) -> Attribution:
-    """The masks with what is known of them, and whether they keep what they are for."""
-    failed = ~torch.isfinite(found.loss)
-    diverged = ~torch.isfinite(found.losses.gather(1, found.steps[:, None] - 1)[:, 0])
-    details = {
-        "kept_score" if lost is None else "kept_probability": torch.where(
-            failed, torch.nan, found.score if lost is None else found.score.exp()
-        ),
-        "area": (relevance > 0.5).view(len(relevance), -1).cpu().double().mean(1),
-        "losses": found.losses,
-        "evaluations": found.steps,
-    }
-    if found.film is not None:
-        details["film"] = found.film
-    checks = [
-        Check(
-            "search that diverged",
-            diverged.double(),
-            0.0,
-            "Whether the loss became NaN or infinite, which ended the search. Then the mask is the best before that, "
-            "or the one that the search began with.",
-        )
-    ]
-    if lost is not None:
-        checks.append(
-            Check(
-                "class lost under the mask",
-                lost.double(),
-                0.0,
-                "Whether the model predicts another class where the mask hides the rest. Such a mask does not show "
-                "what the prediction needs.",
-            )
-        )
-    return Attribution(relevance, details, tuple(checks))

@@ -1,14 +1,15 @@
 """The mask optimiser: gradient descent on a mask for each input, all inputs at once.
 
-    loss(W) = data(f(x̄)) + penalty(W),  x̄ = x m(W) + infill (1 − m(W))
+    loss(W) = data(m(W)) + penalty(W)
 
 The losses of the samples are separate, so one descent serves for all; a sample that is finished leaves the batch. The
 weights W may be coarse at first and are refined from stage to stage, but every loss is that of the full resolution.
-The model is asked once a step and sample, forward and backward.
+What the model is asked, once a step and sample or more often, is up to `data`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,16 +29,17 @@ class Objective:
     """What is minimised.
 
     Attributes:
-        mask: the mask in [0, 1] of weights (k, 1, *grid), at full resolution.
-        masked: the inputs under masks, for these samples.
-        data: the loss of each score (k,), differentiable.
-        penalty: what the weights cost besides (k,), at full resolution.
+        mask: the mask in [0, 1] of weights (k, 1, *grid of the last stage).
+        data: what the model makes of masks (k, …), of these samples, in this step of all, as a loss (k,); a step of
+            `task.map`, differentiable.
+        penalty: what the weights cost besides (k,).
+        box: the weights are kept within these two bounds, where there are any.
     """
 
     mask: Callable[[Tensor], Tensor]
-    masked: Callable[[Tensor, Tensor], Inputs]
-    data: Callable[[Tensor], Tensor]
+    data: Callable[[Tensor, Tensor, int], Tensor]
     penalty: Callable[[Tensor], Tensor]
+    box: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,13 @@ class Found:
     """What the descent has found, per sample.
 
     Attributes:
-        weights: those of the lowest loss, at full resolution (n, 1, *grid).
-        loss: that loss (n,); infinite where none was finite.
-        score: the target's score under the mask then (n,).
+        weights: those chosen (n, 1, *grid of the last stage); the start where no loss was finite.
         losses: of every step (n, steps), NaN behind a sample's last.
         steps: how many each sample took (n,).
         film: masks on the way (n, frames, *grid), where they were asked for.
     """
 
     weights: Tensor
-    loss: Tensor
-    score: Tensor
     losses: Tensor
     steps: Tensor
     film: Tensor | None
@@ -77,29 +75,30 @@ def minimise(
     descent: Descent,
     *,
     settles: bool = True,
+    choose: Literal["lowest", "last"] = "lowest",
     film: int = 0,
 ) -> Found:
     """Descend from these weights (n, 1, *grid of the last stage) through the stages.
 
     Args:
-        task: its target is what `data` sees the score of.
+        task: whose model `data` asks.
         objective: what is minimised.
         weights: the start.
         stages: from coarse to fine; the last has the full resolution.
         descent: how steps are made.
         settles: whether a sample is finished where its loss has settled in the last stage.
+        choose: the weights of the lowest loss, or the last whose loss was finite: where losses are drawn by chance,
+            the lowest is that of a lucky draw.
         film: keep so many masks on the way.
     """
     total = sum(stage.steps for stage in stages)
     frames = set(torch.linspace(0, total - 1, film).round().long().tolist()) if film else set()
     count, full = len(weights), stages[-1].grid
-    nothing = torch.full((count,), torch.inf, dtype=torch.float64)
     active = Active(
         count,
         weights=weights,
         best=weights.clone(),
-        loss=nothing,
-        score=nothing.clone(),
+        loss=torch.full((count,), torch.inf, dtype=torch.float64),
         steps=torch.zeros(count, dtype=torch.long),
     )
     losses, kept = [], []
@@ -112,8 +111,8 @@ def minimise(
             for number in range(1, stage.steps + 1):
                 if not len(active):
                     break
-                loss, score, gradient, whole = _evaluate(task, objective, active, full)
-                _remember(active, loss, score, whole)
+                loss, gradient, whole = _evaluate(task, objective, active, full, done)
+                _remember(active, loss, whole, torch.isfinite(loss) if choose == "last" else loss < active["loss"])
                 row = torch.full((count,), torch.nan, dtype=torch.float64)
                 row[active.sample] = loss
                 losses.append(row)
@@ -121,6 +120,8 @@ def minimise(
                     kept.append(objective.mask(active.gathered("best"))[:, 0].detach())
                 step = _step(descent, active, gradient, number, done / total)
                 active["weights"] = active["weights"] - step
+                if objective.box is not None:
+                    active["weights"] = active["weights"].clamp(*objective.box)
                 done += 1
                 bar.update(1)
                 over = ~torch.isfinite(loss)
@@ -128,10 +129,10 @@ def minimise(
                     before = losses[-1 - OVER][active.sample]
                     over |= (before - loss).abs() < STALLED * before.abs()
                 active.finish(over)
-    best, loss, score, steps = map(active.gathered, ("best", "loss", "score", "steps"))
+    best, steps = map(active.gathered, ("best", "steps"))
     whole_losses = torch.stack(losses, 1)
     kept += [objective.mask(best)[:, 0]] * (len(frames) - len(kept))  # where all samples have left before the last one
-    return Found(best, loss, score, whole_losses, steps, torch.stack(kept, 1) if kept else None)
+    return Found(best, whole_losses, steps, torch.stack(kept, 1) if kept else None)
 
 
 def resized(weights: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -142,32 +143,28 @@ def resized(weights: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def _evaluate(
-    task: Task, objective: Objective, active: Active, full: tuple[int, ...]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss and score (k,), the gradient of the loss for the weights, and the weights at full resolution."""
+    task: Task, objective: Objective, active: Active, full: tuple[int, ...], step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss (k,), its gradient for the weights, and the weights on the grid of the last stage."""
     weights = leaf(active["weights"])
     whole = resized(weights, full)
     mask = objective.mask(whole)
 
-    def ask(masks: Inputs, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def ask(masks: Inputs, sample: Tensor) -> tuple[Tensor, Tensor]:
         given = leaf(as_tuple(masks)[0])
-        score = task.forward(objective.masked(given, sample), sample)
-        loss = objective.data(score)
-        return loss.detach(), score.detach(), task.backward(loss, (given,))[0]
+        loss = objective.data(given, sample, step)
+        return loss.detach(), task.backward(loss, (given,))[0]
 
-    data, score, slope = task.map(ask, mask.detach(), active.sample, gradient=True)
+    data, slope = task.map(ask, mask.detach(), active.sample, gradient=True)
     penalty = objective.penalty(whole)
     (gradient,) = torch.autograd.grad(penalty.sum() + (mask * slope).sum(), weights)
-    loss = (data + penalty.detach()).cpu().double()
-    return loss, score.cpu().double(), gradient, whole.detach()
+    return (data + penalty.detach()).cpu().double(), gradient, whole.detach()
 
 
-def _remember(active: Active, loss: Tensor, score: Tensor, whole: Tensor) -> None:
-    better = loss < active["loss"]
+def _remember(active: Active, loss: Tensor, whole: Tensor, better: Tensor) -> None:
     here = better.to(whole.device).view(-1, *(1,) * (whole.ndim - 1))
     active["best"] = torch.where(here, whole, active["best"])
     active["loss"] = torch.where(better, loss, active["loss"])
-    active["score"] = torch.where(better, score, active["score"])
     active["steps"] = active["steps"] + 1
 
 
