@@ -13,8 +13,8 @@ from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot import number, picture, scale_of
 from whybox.report.cards import MethodCard, method_cards
-from whybox.report.film import FilmView, film_view
 from whybox.report.facts import facts_text
+from whybox.report.film import FilmView, film_view
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
