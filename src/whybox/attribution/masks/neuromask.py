@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from whybox.attribution.masks.descent import Adam, Descent, RMSProp
+from whybox.attribution.masks.descent import Adam, Descent, RMSProp, Smoothed
 from whybox.attribution.masks.optimiser import Found, Objective, Stage, minimise
 from whybox.attribution.perturbation.partition import position_axes
 from whybox.core.errors import InputError
@@ -20,11 +19,8 @@ from whybox.core.task import Task
 
 # Pictures below this edge, and everything that is no picture, have the settings that the authors use for CIFAR-10.
 SMALL = 64
-# Grids below this edge are searched at full resolution only.
-SMALLEST = 8
-# The stages of the search: by how much the resolution is divided, and for which share of the steps.
-_SMALL = ((4, 7 / 24), (2, 8 / 24), (1, 9 / 24))
-_LARGE = ((16, 0.3), (8, 0.2), (4, 0.2), (1, 0.3))
+# How much the search smooths its first and last step, in units of the weight of the smoothness term.
+COARSE, FINE = 20.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,8 @@ class NeuroMask(Method):
 
     W minimises λ_p·CE(class, f(x̄)) + λ_sp·mean|W + τ| + λ_sm·mean (Laplacian of W)²; where the target is no class, its
     score is raised in place of the cross-entropy. A single output is the log-odds of its class; give a function of it
-    as the target of a regression. The default descends from W = 0, from a coarse grid to the full resolution, by Adam
-    with a falling rate; `NeuroMask.reference()` is the authors' own way to minimise the same, in eight times as many
+    as the target of a regression. The default descends from W = T, where most of the input is kept, by Adam with a
+    falling rate, whose steps are smooth at first and fine in the end; `NeuroMask.reference()` is the authors' own way to minimise the same, in eight times as many
     steps, and `NeuroMask.paper()` the paper's formula. Masks lie over positions, tokens or columns: (n, 1, h, w) for
     pictures. Details: `kept_probability` (of a class; in a dense output the geometric mean over its positions), `area`
     (share of R > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
@@ -116,8 +112,9 @@ class NeuroMask(Method):
         ordered = x.ndim > 2  # the columns of a table are not, so that none is a neighbour of another
         usual = (0.15 if small else 0.03) if ordered else 0.0
         smoothness = usual if self.smoothness is None else self.smoothness
-        start, stages = self._start(task, x, grid), self._stages(grid, ordered)
-        laplacian = _laplacian(len(axes), self.kernel or (3 if small else 5), start)
+        kernel = self.kernel or (3 if small else 5)
+        start = self._start(task, x, grid, temperature)
+        laplacian = _laplacian(len(axes), kernel, start)
         filled = task.everything().fill(self.infill)
         assert isinstance(filled, Tensor)
         target = MeanLogProbability(task.target.index) if isinstance(task.target, Logit) else task.target
@@ -140,7 +137,9 @@ class NeuroMask(Method):
 
         objective = Objective(mask, masked, lambda score: -self.prediction * score, penalty)
         fast = self.search == "coarse_to_fine"
-        descent: Descent = Adam() if fast else RMSProp()
+        smoothed = Smoothed(Adam(), kernel, COARSE * smoothness, FINE * smoothness)
+        descent: Descent = smoothed if fast else RMSProp()
+        stages = (Stage(grid, self.steps),)
         found = minimise(replace(task, target=target), objective, start, stages, descent, settles=fast, film=self.film)
         relevance = mask(found.weights).view(-1, *shape).to(x.dtype)
         return _answer(found, relevance, self._lost(task, target, masked, relevance))
@@ -162,25 +161,14 @@ class NeuroMask(Method):
         found: Tensor = task.map(lost, relevance, gradient=False)
         return found
 
-    def _start(self, task: Task, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def _start(self, task: Task, x: Tensor, grid: tuple[int, ...], temperature: float) -> Tensor:
+        """Where all is kept, more or less, or anywhere; from W = 0 the mask would fade before it has found a place."""
         dtype = torch.promote_types(x.dtype, torch.float32)  # in half precision small steps would be lost
         if self.search == "coarse_to_fine":
-            return x.new_zeros((len(x), 1, *grid), dtype=dtype)
+            return x.new_full((len(x), 1, *grid), temperature, dtype=dtype)
         generators = task.everything().generators(x.device)
         draws = [torch.rand((1, *grid), dtype=dtype, device=x.device, generator=one) for one in generators]
         return self.limit * (2 * torch.stack(draws) - 1)
-
-    def _stages(self, grid: tuple[int, ...], ordered: bool) -> tuple[Stage, ...]:
-        """From a coarse grid to the full one, with a third of the steps, more or less, at the full resolution."""
-        if not ordered or self.search == "plain" or self.steps < len(_SMALL) or min(grid) < SMALLEST:
-            return (Stage(grid, self.steps),)
-        parts = _LARGE if min(grid) >= SMALL else _SMALL
-        ends = [round(self.steps * end) for end in accumulate(share for _, share in parts)]
-        counts = [end - start for start, end in pairwise((0, *ends))]
-        return tuple(
-            Stage(tuple(-(-edge // part) for edge in grid), count)
-            for (part, _), count in zip(parts, counts, strict=True)
-        )
 
 
 @dataclass(frozen=True, eq=False)
