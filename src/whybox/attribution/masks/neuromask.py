@@ -35,7 +35,7 @@ class NeuroMask(Method):
     pictures. Details: `kept_probability` (of a class; in a dense output the geometric mean over its positions), `area`
     (share of R > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
     Cost: a forward and a backward pass for each step, at most `steps`, and a forward for the mask; a sample whose loss
-    has settled costs no more, unless the search is plain.
+    has settled, its class more likely than not, costs no more, unless the search is plain.
     Limits: one of many masks that keep the prediction; the weights λ choose which, and so may mere rounding, which
     differs with the chunk size; a picture with black holes is none that the model was trained on, and small masks may
     find what fools the model; 0 does not mean irrelevant.
@@ -135,7 +135,10 @@ class NeuroMask(Method):
             cost = bent.square() if self.bends == "square" else bent.abs()
             return self.sparseness * sparse + smoothness * cost.mean(everything)
 
-        objective = Objective(mask, masked, lambda score: -self.prediction * score, penalty)
+        def kept(score: Tensor) -> Tensor:  # more likely than not: no other class can be the predicted one
+            return score > (-math.log(2) if isinstance(target, MeanLogProbability) else -math.inf)
+
+        objective = Objective(mask, masked, lambda score: -self.prediction * score, penalty, kept)
         fast = self.search == "coarse_to_fine"
         smoothed = Smoothed(Adam(), kernel, COARSE * smoothness, FINE * smoothness)
         descent: Descent = smoothed if fast else RMSProp()

@@ -9,6 +9,7 @@ The model is asked once a step and sample, forward and backward.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,12 +33,14 @@ class Objective:
         masked: the inputs under masks, for these samples.
         data: the loss of each score (k,), differentiable.
         penalty: what the weights cost besides (k,), at full resolution.
+        kept: from the scores, which samples may be finished (k,), because the mask keeps what it is for.
     """
 
     mask: Callable[[Tensor], Tensor]
     masked: Callable[[Tensor, Tensor], Inputs]
     data: Callable[[Tensor], Tensor]
     penalty: Callable[[Tensor], Tensor]
+    kept: Callable[[Tensor], Tensor] = partial(torch.ones_like, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def minimise(
                 over = ~torch.isfinite(loss)
                 if settles and stage is stages[-1] and number > OVER:
                     before = losses[-1 - OVER][active.sample]
-                    over |= (before - loss).abs() < STALLED * before.abs()
+                    over |= objective.kept(score) & ((before - loss).abs() < STALLED * before.abs())
                 active.finish(over)
     best, loss, score, steps = map(active.gathered, ("best", "loss", "score", "steps"))
     whole_losses = torch.stack(losses, 1)
