@@ -33,6 +33,8 @@ def _one(name: str, found: dict[str, Any], settings: dict[str, Any]) -> str:
         )
         for number, both in pictures.items()
     ]
+    shown = ("loss", "evaluations", "kept", "insertion", "deletion")
+    header = ("picture", *(f"{what}, {way}" for what in shown for way in WAYS))
     goals = {
         "loss": lambda ours, theirs: ours["loss"] <= theirs["loss"],
         "class": lambda ours, theirs: ours["kept"] >= theirs["kept"],
@@ -50,7 +52,7 @@ def _one(name: str, found: dict[str, Any], settings: dict[str, Any]) -> str:
     return f"""**{name}.** Goals met, of {len(pictures)} pictures: {reached}. Means: {means}. Pictures that left before
 the last step: {early}.
 
-{rows(("picture", *(f"{what}, {way}" for what in ("loss", "evaluations", "kept", "insertion", "deletion") for way in WAYS)), body)}
+{rows(header, body)}
 {_batch(found, settings["timed"][name])}
 """
 

@@ -89,7 +89,8 @@ class Smoothed:
         def smooth(field: Tensor) -> Tensor:
             return _along(bases, scale * _along([basis.T for basis in bases], field))
 
-        return smooth(self.adam.step(smooth(gradient), state, number, share))
+        step: Tensor = smooth(self.adam.step(smooth(gradient), state, number, share))
+        return step
 
 
 def cosines(edge: int, like: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ def laplacian_spectrum(kernel: int, like: Tensor) -> Tensor:
     for edge in like.shape[2:]:
         angle = math.pi / edge * torch.arange(edge, dtype=like.dtype, device=like.device)
         box = box[..., None] * sum(torch.cos(shift * angle) for shift in range(-(kernel // 2), kernel // 2 + 1))
-    return kernel ** (like.ndim - 2) - box
+    spectrum: Tensor = kernel ** (like.ndim - 2) - box
+    return spectrum
 
 
 def _along(matrices: list[Tensor], field: Tensor) -> Tensor:

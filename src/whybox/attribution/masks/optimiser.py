@@ -9,7 +9,6 @@ The model is asked once a step and sample, forward and backward.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +21,10 @@ from whybox.core.tree import Inputs, as_tuple
 # A sample is finished where its loss has changed by less than this share over so many steps of the last stage.
 STALLED, OVER = 1e-3, 50
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def _always(score: Tensor) -> Tensor:
+    return torch.ones_like(score, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Objective:
     masked: Callable[[Tensor, Tensor], Inputs]
     data: Callable[[Tensor], Tensor]
     penalty: Callable[[Tensor], Tensor]
-    kept: Callable[[Tensor], Tensor] = partial(torch.ones_like, dtype=torch.bool)
+    kept: Callable[[Tensor], Tensor] = _always
 
 
 @dataclass(frozen=True)
