@@ -84,7 +84,7 @@ class Smoothed:
         """What to subtract from the weights in step `number`, from 1, of which `share` of all steps are done."""
         constant = self.coarse ** (1 - share) * self.fine**share
         bases = [cosines(edge, gradient) for edge in gradient.shape[2:]]
-        scale = (1 + constant * laplacian_spectrum(self.kernel, gradient).square()).rsqrt()
+        scale: Tensor = (1 + constant * laplacian_spectrum(self.kernel, gradient).square()).rsqrt()
 
         def smooth(field: Tensor) -> Tensor:
             return _along(bases, scale * _along([basis.T for basis in bases], field))
@@ -96,8 +96,8 @@ class Smoothed:
 def cosines(edge: int, like: Tensor) -> Tensor:
     """The orthonormal cosines over so many places, one a column (edge, edge): the inverse of DCT-II."""
     place = torch.arange(edge, dtype=like.dtype, device=like.device)
-    basis = (2 / edge) ** 0.5 * torch.cos(math.pi / edge * (place[:, None] + 0.5) * place)
-    basis[:, 0] /= 2**0.5
+    basis: Tensor = math.sqrt(2 / edge) * torch.cos(math.pi / edge * (place[:, None] + 0.5) * place)
+    basis[:, 0] /= math.sqrt(2)
     return basis
 
 

@@ -32,13 +32,15 @@ class NeuroMask(Method):
     as the target of a regression. The default descends from W = T, where most of the input is kept, by Adam with a
     falling rate, whose steps are smooth at first and fine in the end; `NeuroMask.reference()` is the authors' own way
     to minimise the same, in eight times as many steps, and `NeuroMask.paper()` the paper's formula. Masks lie over
-    positions, tokens or columns: (n, 1, h, w) for pictures. Details: `kept_probability` (of a class; in a dense output the geometric mean over its positions), `area`
-    (share of R > ½), `losses` of every step and `evaluations` of the model, per sample; with `film`, masks on the way.
+    positions, tokens or columns: (n, 1, h, w) for pictures. Details: `kept_probability` (of a class; in a dense output
+    the geometric mean over its positions), `area` (share of R > ½), `losses` of every step and `evaluations` of the
+    model, per sample; with `film`, masks on the way.
     Cost: a forward and a backward pass for each step, at most `steps`, and a forward for the mask; a sample whose loss
     has settled, its class more likely than not, costs no more, unless the search is plain.
     Limits: one of many masks that keep the prediction; the weights λ choose which, and so may mere rounding, which
-    differs with the chunk size; on one picture in five or so the reference's many steps still find a lower loss; a picture with black holes is none that the model was trained on, and small masks may
-    find what fools the model; 0 does not mean irrelevant.
+    differs with the chunk size; on one picture in five or so the reference's many steps still find a lower loss; a
+    picture with black holes is none that the model was trained on, and small masks may find what fools the model; 0
+    does not mean irrelevant.
     Source: Alzantot, Widdicombe, Julier & Srivastava 2019, arXiv 1908.04389; settings from the authors' code.
 
     Args:
