@@ -11,6 +11,7 @@ from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
 from benchmarks.sections.lrp import backprop
+from benchmarks.sections.masks import masks
 
 PAGE = ROOT / "docs/benchmarks.md"
 HEADER = """<!-- Written by `python -m benchmarks.table` from benchmarks/results/*.json. Do not edit. -->
@@ -60,6 +61,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "speed": speed,
     "backprop": backprop,
     "perturbation": perturbation,
+    "masks": masks,
     "evaluation": evaluation,
     "start_up": start_up,
 }

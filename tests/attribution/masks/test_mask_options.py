@@ -1,5 +1,6 @@
 """NeuroMask's options: what each adds to the loss, written out, and what it is for."""
 
+import math
 from typing import Any
 
 import pytest
@@ -8,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from whybox import Black, Blur, Contrast, Domain, Mean, Model, NeuroMask, Zero
+from whybox.attribution.masks.neuromask import START
 from whybox.core.errors import InputError
 from whybox.core.reference import Infill
 
 UNIT = Domain((0.0,), (1.0,))
 SIZE = 24
+# What the mask is in the first step, and what its weights cost then.
+FADED, SPARSE = 1 / (1 + math.exp(-START)), 0.35 * (10 + START)
 
 
 class Two(nn.Module):
@@ -46,26 +50,28 @@ def first_loss(method: NeuroMask, net: nn.Module, x: Tensor, target: Any = 1) ->
 
 @pytest.mark.parametrize("infill", [Black(), Mean(), Blur(3.0)], ids=["black", "mean", "blur"])
 def test_the_first_loss_written_out(infill: Infill) -> None:
-    """W = 0: the mask is ½ everywhere, and so is what it leaves out."""
+    """The mask is the same everywhere: it fades the picture, and what it leaves out is the rest."""
     net, x = Conv(), pictures()
     fillings = {
         "Black": torch.zeros_like(x),
         "Mean": x.mean((2, 3), keepdim=True).expand_as(x),
         "Blur": torch.as_tensor(scipy.ndimage.gaussian_filter(x.numpy(), 3.0, axes=(2, 3))),
     }
-    output = net((x + fillings[type(infill).__name__]) / 2).detach().double()
+    filling = fillings[type(infill).__name__]
+    output = net(filling + FADED * (x - filling)).detach().double()
+    rest = net(x + FADED * (filling - x)).detach().double()
     p, original = output.softmax(1), net(x).detach().double().softmax(1)
-    plain = -0.4 * p[:, 1].log() + 0.35 * 10
+    plain = -0.4 * p[:, 1].log() + SPARSE
     method = NeuroMask(infill=infill, steps=3)
     assert torch.allclose(first_loss(method, net, x), plain, atol=1e-5)
     divergence = (original * (original / p).log()).sum(1)
     soft = NeuroMask(infill=infill, steps=3, labels="soft")
-    assert torch.allclose(first_loss(soft, net, x), 0.4 * divergence + 0.35 * 10, atol=1e-5)
+    assert torch.allclose(first_loss(soft, net, x), 0.4 * divergence + SPARSE, atol=1e-5)
     deleting = NeuroMask(infill=infill, steps=3, deletion=0.7)
-    assert torch.allclose(first_loss(deleting, net, x), plain - 0.7 * (1 - p[:, 1]).log(), atol=1e-5)
-    score = output[:, 1] - output[:, 0]
+    assert torch.allclose(first_loss(deleting, net, x), plain - 0.7 * (1 - rest.softmax(1)[:, 1]).log(), atol=1e-5)
+    score, left = (one[:, 1] - one[:, 0] for one in (output, rest))
     contrast = NeuroMask(infill=infill, steps=3, deletion=0.7)
-    assert torch.allclose(first_loss(contrast, net, x, Contrast(1, 0)), 3.5 - 0.4 * score + 0.7 * score, atol=1e-5)
+    assert torch.allclose(first_loss(contrast, net, x, Contrast(1, 0)), SPARSE - 0.4 * score + 0.7 * left, atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -81,16 +87,16 @@ def test_dense_and_single_outputs(classes: int) -> None:
             return self.conv(x)[:, :classes] * 4
 
     net, x = Dense(), pictures()
-    half, whole = net(x / 2).detach().double(), net(x).detach().double()
+    outputs = [net(share * x).detach().double() for share in (FADED, 1 - FADED, 1)]
     if classes == 1:
-        half, whole = (torch.cat((one, torch.zeros_like(one)), 1) for one in (half, whole))
-    p, original = half.softmax(1), whole.softmax(1)
+        outputs = [torch.cat((one, torch.zeros_like(one)), 1) for one in outputs]
+    p, rest, original = (one.softmax(1) for one in outputs)
     method = NeuroMask(steps=3, labels="soft", deletion=0.7)
     divergence = (original * (original / p).log()).sum(1).mean((1, 2))
-    against = (1 - p).log()
-    expected = 3.5 + 0.4 * divergence - 0.7 * against[:, 0].mean((1, 2))
+    against = (1 - rest).log()
+    expected = SPARSE + 0.4 * divergence - 0.7 * against[:, 0].mean((1, 2))
     assert torch.allclose(first_loss(method, net, x, 0), expected, atol=1e-5)
-    entry = 3.5 + 0.4 * divergence - 0.7 * against[:, 0, 3, 4]
+    entry = SPARSE + 0.4 * divergence - 0.7 * against[:, 0, 3, 4]
     assert torch.allclose(first_loss(method, net, x, (0, 3, 4)), entry, atol=1e-5)
 
 

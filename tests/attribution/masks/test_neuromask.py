@@ -1,5 +1,6 @@
 """NeuroMask: the reference's known curve of losses, planted evidence, what happens where it fails."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from whybox import Contrast, Domain, Model, NeuroMask, RandomMap, Zero
-from whybox.attribution.masks.descent import RMSProp
-from whybox.attribution.masks.optimiser import Objective, Stage, minimise
+from whybox.attribution.masks.descent import Adam, RMSProp, Smoothed, cosines, laplacian_spectrum
+from whybox.attribution.masks.optimiser import Objective, minimise
 from whybox.core.active import Active
 from whybox.core.errors import InputError
 from whybox.core.start import started
@@ -66,6 +67,43 @@ def test_torch_descends_in_another_way() -> None:
     assert float(loss.detach()) < 0.7 * KNOWN[1]
 
 
+@pytest.mark.parametrize(("shape", "kernel"), [((12,), 5), ((9, 14), 3), ((5, 6, 7), 3)])
+def test_cosines_diagonalise_the_laplacian(shape: tuple[int, ...], kernel: int) -> None:
+    """Each is an eigenvector of the Laplacian with mirrored edges, built here neighbour by neighbour."""
+    like = torch.zeros((1, 1, *shape), dtype=torch.float64)
+    spectrum, bases = laplacian_spectrum(kernel, like), [cosines(edge, like) for edge in shape]
+    for basis in bases:
+        assert torch.allclose(basis.T @ basis, torch.eye(len(basis), dtype=torch.float64))
+    for frequency in itertools.product(*(range(0, edge, 2) for edge in shape)):
+        wave = torch.ones((), dtype=torch.float64)
+        for basis, k in zip(bases, frequency, strict=True):
+            wave = wave[..., None] * basis[:, k]
+        bent = torch.zeros_like(wave)
+        for shift in itertools.product(range(-(kernel // 2), kernel // 2 + 1), repeat=len(shape)):
+            moved = wave
+            for axis, (edge, by) in enumerate(zip(shape, shift, strict=True)):
+                place = (torch.arange(edge) + by).clamp(-edge, 2 * edge - 1)
+                place = torch.where(place < 0, -1 - place, torch.where(place >= edge, 2 * edge - 1 - place, place))
+                moved = moved.index_select(axis, place)
+            bent += wave - moved
+        assert torch.allclose(bent, spectrum[frequency] * wave, atol=1e-12)
+
+
+def test_smoothed_steps() -> None:
+    """A bend costs what it is weighed with; a level is stepped as Adam does; and with c = 0 so is everything."""
+    gradient = torch.randn(2, 1, 8, 10, generator=torch.Generator().manual_seed(0))
+    adam, start = Adam(), Adam().start(gradient)
+    plain = adam.step(gradient, dict(start), 1, 0.0)
+    assert torch.allclose(Smoothed(adam, 3, 0.0, 0.0).step(gradient, dict(start), 1, 0.0), plain, atol=1e-4)
+    level = torch.ones(1, 1, 8, 10)
+    step = Smoothed(adam, 3, 5.0, 5.0).step(level, adam.start(level), 1, 0.0)
+    assert torch.allclose(step, torch.full_like(level, adam.rate), atol=1e-4)
+    smoothed = Smoothed(adam, 3, 5.0, 0.1)
+    first, last = (smoothed.step(gradient, dict(start), 1, share) for share in (0.0, 1.0))
+    rough = [(one.diff(dim=-1).square().mean() / one.square().mean()).item() for one in (first, last, plain)]
+    assert rough[0] < rough[1] < rough[2]
+
+
 @pytest.mark.parametrize("place", [(SQUARE, SQUARE), (slice(12, 20), slice(2, 10))], ids=["middle", "corner"])
 @pytest.mark.parametrize("index", [0, 1])
 def test_planted_evidence_is_found(place: tuple[slice, slice], index: int) -> None:
@@ -107,8 +145,10 @@ def test_what_is_asked_of_the_model() -> None:
     assert (torch.isfinite(found.details["losses"]).sum(1) == steps).all()
 
 
-def test_samples_that_are_finished_leave() -> None:
-    """A loss that does not change any more ends the search of its sample, not that of one that goes on falling."""
+@pytest.mark.parametrize("kept", [True, False])
+def test_samples_that_are_finished_leave(kept: bool) -> None:
+    """A loss that does not change any more ends the search of its sample, not that of one that goes on falling, nor
+    where the mask does not keep what it is for."""
 
     class Sum(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -120,12 +160,14 @@ def test_samples_that_are_finished_leave() -> None:
             mask=lambda weights: weights,
             data=lambda masks, sample, step: task.forward(x[sample] * masks, sample) + 1,
             penalty=lambda weights: 0 * weights.sum((1, 2, 3)),
+            enough=1.5 if kept else 0.5,
         )
-        found = minimise(task, objective, torch.zeros(2, 1, 8, 8), [Stage((8, 8), 120)], RMSProp())
-    assert found.steps.tolist() == [51, 120]
-    assert torch.isnan(found.losses[0, 51:]).all()
+        found = minimise(task, objective, torch.zeros(2, 1, 8, 8), 120, RMSProp())
+    first = 51 if kept else 120
+    assert found.steps.tolist() == [first, 120]
+    assert torch.isnan(found.losses[0, first:]).all()
     assert (found.losses[1].diff() < 0).all()
-    assert task.cost.forwards == 171
+    assert task.cost.forwards == first + 120
 
 
 def test_a_target_that_is_no_class() -> None:
@@ -171,7 +213,7 @@ def test_a_lost_class_is_said() -> None:
 def test_a_search_that_diverges_is_said_and_gives_no_nan() -> None:
     class Fragile(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            odds = (x.mean((1, 2, 3)) - 0.6).sqrt()  # NaN where much is black
+            odds = (x.mean((1, 2, 3)) - 0.7).sqrt()  # NaN where much is black
             return torch.stack((-odds, odds), 1)
 
     x = pictures()
@@ -238,8 +280,10 @@ def test_a_dense_output() -> None:
     kept = masked.log_softmax(1)[:, 1].mean((1, 2)).exp()
     assert kept.min() > 0.5
     assert found.details["kept_probability"].tolist() == pytest.approx(kept.tolist(), rel=1e-4)
-    entry = NeuroMask().run(model, x, (1, 5, 6))
-    assert (entry.relevance.flatten(1).argmax(1) == 5 * SIZE + 6).all()
+    entry = NeuroMask().run(model, x, (1, 12, 11))  # near an edge the mask rises on to the edge, which bends it less
+    peak = entry.relevance.flatten(1).argmax(1)
+    assert ((peak // SIZE - 12).abs() <= 1).all()
+    assert ((peak % SIZE - 11).abs() <= 1).all()
     assert all(bool(check.passed.all()) for check in entry.checks)
     gone = NeuroMask(prediction=0.0).run(model, x, (1, 5, 6))
     assert not gone.checks[1].passed.any()
@@ -283,7 +327,7 @@ def test_a_single_value() -> None:
 def test_the_film() -> None:
     found = NeuroMask(steps=60, film=4).run(Model(Bright(), domain=UNIT), pictures(), 1)
     assert found.details["film"].shape == (3, 4, SIZE, SIZE)
-    assert torch.allclose(found.details["film"][:, 0], torch.full((3, SIZE, SIZE), 0.5))
+    assert torch.allclose(found.details["film"][:, 0], torch.ones(3, SIZE, SIZE).sigmoid())
     assert "film" not in NeuroMask(steps=2).run(Model(Bright(), domain=UNIT), pictures(), 1).details
 
 

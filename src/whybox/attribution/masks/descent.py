@@ -1,5 +1,6 @@
 """Descent: how a step is made from a gradient. The state has one row a sample, so that samples can drop out."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,4 +56,66 @@ class Adam:
         return step
 
 
-Descent = RMSProp | Adam
+@dataclass(frozen=True)
+class Smoothed:
+    """Adam whose gradient and step are smoothed: w ← w − A adam(A g), as if w = A u and Adam moved u.
+
+    A = (1 + c K)^−½ in cosines, K the square of the Laplacian's spectrum with mirrored edges. A mean (Laplacian of w)²
+    is stiff: at full resolution it allows only short steps; in u its curvature is bounded by 1/c. c falls
+    geometrically from `coarse` to `fine` over all steps, so that broad shapes are found first.
+
+    Args:
+        adam: how the smoothed gradient becomes a step.
+        kernel: width of the Laplacian.
+        coarse: c in the first step; 0 smooths nothing.
+        fine: c in the last one.
+    """
+
+    adam: Adam
+    kernel: int
+    coarse: float
+    fine: float
+
+    def start(self, weights: Tensor) -> dict[str, Tensor]:
+        """The state before the first step."""
+        return self.adam.start(weights)
+
+    def step(self, gradient: Tensor, state: dict[str, Tensor], number: int, share: float) -> Tensor:
+        """What to subtract from the weights in step `number`, from 1, of which `share` of all steps are done."""
+        constant = self.coarse ** (1 - share) * self.fine**share
+        bases = [cosines(edge, gradient) for edge in gradient.shape[2:]]
+        scale: Tensor = (1 + constant * laplacian_spectrum(self.kernel, gradient).square()).rsqrt()
+
+        def smooth(field: Tensor) -> Tensor:
+            return _along(bases, scale * _along([basis.T for basis in bases], field))
+
+        step: Tensor = smooth(self.adam.step(smooth(gradient), state, number, share))
+        return step
+
+
+def cosines(edge: int, like: Tensor) -> Tensor:
+    """The orthonormal cosines over so many places, one a column (edge, edge): the inverse of DCT-II."""
+    place = torch.arange(edge, dtype=like.dtype, device=like.device)
+    basis: Tensor = math.sqrt(2 / edge) * torch.cos(math.pi / edge * (place[:, None] + 0.5) * place)
+    basis[:, 0] /= math.sqrt(2)
+    return basis
+
+
+def laplacian_spectrum(kernel: int, like: Tensor) -> Tensor:
+    """What the Laplacian of −1 around its centre makes of each cosine over the axes of `like` (n, 1, *grid)."""
+    box = torch.ones((), dtype=like.dtype, device=like.device)
+    for edge in like.shape[2:]:
+        angle = math.pi / edge * torch.arange(edge, dtype=like.dtype, device=like.device)
+        box = box[..., None] * sum(torch.cos(shift * angle) for shift in range(-(kernel // 2), kernel // 2 + 1))
+    spectrum: Tensor = kernel ** (like.ndim - 2) - box
+    return spectrum
+
+
+def _along(matrices: list[Tensor], field: Tensor) -> Tensor:
+    """Each matrix times the field (n, 1, *grid) along its axis."""
+    for axis, matrix in enumerate(matrices, 2):
+        field = torch.tensordot(field, matrix, ([axis], [1])).movedim(-1, axis)
+    return field
+
+
+Descent = RMSProp | Adam | Smoothed

@@ -12,7 +12,7 @@ from torch import Tensor
 from whybox.attribution.masks.answer import answer
 from whybox.attribution.masks.descent import Adam
 from whybox.attribution.masks.masked import Masked, Places
-from whybox.attribution.masks.optimiser import Objective, Stage, minimise
+from whybox.attribution.masks.optimiser import Objective, minimise
 from whybox.attribution.masks.prediction import MeanLogProbability, wanted
 from whybox.attribution.perturbation.engine import ask
 from whybox.core.errors import InputError
@@ -120,7 +120,7 @@ class MeaningfulPerturbation(Method):
             task,
             Objective(layout.enlarged, data, penalty, box=(0.0, 1.0)),
             start,
-            [Stage(layout.cells, self.steps)],
+            self.steps,
             Adam(rate=self.rate, last=self.rate, momentum=0.9, decay=0.999, epsilon=1e-8),
             settles=False,
             choose="last",
