@@ -18,8 +18,14 @@ class Scenes(NamedTuple):
     truth: Tensor
 
 
-def scenes(count: int, seed: int) -> Scenes:
-    """A shape of any colour at any place, before waves and noise of any strength, among three round blobs."""
+def scenes(count: int, seed: int, clutter: float = 1.0) -> Scenes:
+    """A shape of any colour at any place, before waves and noise of any strength, among three round blobs.
+
+    Args:
+        count: how many.
+        seed: of all of it.
+        clutter: by which everything but the shape is multiplied.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *sizes: int) -> Tensor:
@@ -38,6 +44,7 @@ def scenes(count: int, seed: int) -> Scenes:
         place, width = uniform(0, SIZE, count, 2, 1, 1), uniform(1.5, 3, count, 1, 1)
         bump = torch.exp(-((y - place[:, 0]) ** 2 + (x - place[:, 1]) ** 2) / (2 * width**2))[:, None]
         images = images + bump * uniform(-1, 1, count, 3, 1, 1)
+    images = clutter * images
     colour = uniform(0.6, 1.2, count, 3, 1, 1) * torch.where(uniform(0, 1, count, 3, 1, 1) < 0.5, -1, 1)
     return Scenes(torch.where(truth, colour + 0.3 * (images - colour), images), labels, truth)
 

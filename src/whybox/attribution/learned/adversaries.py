@@ -34,7 +34,7 @@ class Training:
     Attributes:
         history: of each step (steps, 5) the masker's loss, the classifier's on both kinds of pictures, the mean of the
             masks, and the shares of pictures that the masker's opponent gets right and of these that it loses.
-        diverged: the step at which a loss was no longer finite; −1 where that has not happened.
+        diverged: the step in which a loss or the masker was no longer finite, from 1; −1 where all went well.
     """
 
     history: Tensor
@@ -57,7 +57,7 @@ def train(
 ) -> Training:
     """Train both, in place.
 
-    Where a loss is not finite, both stay as they were when they last joined the pool, and the training ends.
+    Where a loss is not finite the training ends, and the masker is as it was when the pool last grew.
 
     Raises:
         ModelError: that was so before they had learned anything.
@@ -69,32 +69,37 @@ def train(
     ]
     every = max(1, min(EVERY, steps // (2 * pool)))
     history: list[Tensor] = []
-    good = {name: value.clone() for name, value in masker.state_dict().items()}
-    learned = 0
-    for step, rows in minibatches(len(images), batch=batch, steps=steps, seed=seed, progress=progress):
-        x, y = images[rows].to(device), labels[rows].to(device)
-        if step % every == 0:
-            past.add()
-        opponent = past.draw()
-        mask = masker(x.float())
-        loss, right, lost = masker_loss(opponent, x, y, mask, area)
-        both = torch.cat((x, x * (1 - mask.detach()).to(x.dtype)))
-        resisted = F.cross_entropy(unwrap(classifier(both)).float(), torch.cat((y, y)))
-        row = torch.stack((loss.detach(), resisted.detach(), mask.detach().mean(), right, lost)).double().cpu()
-        if not bool(torch.isfinite(row[:3]).all()):
-            masker.load_state_dict(good)
-            if not learned:
-                raise ModelError(
-                    f"the training of CASME diverged at step {step + 1}, before anything was learned; give lower rates"
-                )
-            logger.warning("CASME's training diverged at step %d; the masker of step %d is kept", step + 1, learned)
-            return Training(torch.stack(history), step)
-        if step % every == 0:
-            good, learned = {name: value.clone() for name, value in masker.state_dict().items()}, step
-        history.append(row)
-        for optimiser, value in zip(optimisers, (loss, resisted), strict=True):
-            _descend(optimiser, value)
-    return Training(torch.stack(history), -1)
+    good, learned = _values(masker), 0
+    try:
+        for step, rows in minibatches(len(images), batch=batch, steps=steps, seed=seed, progress=progress):
+            x, y = images[rows].to(device), labels[rows].to(device)
+            if step % every == 0:
+                past.add()
+            mask = masker(x.float())
+            loss, right, lost = masker_loss(past.draw(), x, y, mask, area)
+            both = torch.cat((x, x * (1 - mask.detach()).to(x.dtype)))
+            resisted = F.cross_entropy(unwrap(classifier(both)).float(), torch.cat((y, y)))
+            history.append(torch.stack((loss.detach(), resisted.detach(), mask.detach().mean(), right, lost)).cpu())
+            if not bool(torch.isfinite(history[-1]).all()):
+                break
+            if step % every == 0:
+                good, learned = _values(masker), step
+            for optimiser, value in zip(optimisers, (loss, resisted), strict=True):
+                _descend(optimiser, value)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"CASME stopped after {len(history)} of {steps} steps; nothing is kept of them")
+        raise
+    finite = bool(torch.isfinite(history[-1]).all()) and all(bool(v.isfinite().all()) for v in masker.parameters())
+    if not finite and not learned:
+        raise ModelError(f"CASME's training diverged in step {len(history)}, before it learned much; give lower rates")
+    if not finite:
+        logger.warning("CASME's training diverged in step %d; the masker is that of step %d", len(history), learned)
+        masker.load_state_dict(good)
+    return Training(torch.stack(history), -1 if finite else len(history))
+
+
+def _values(masker: Masker) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in masker.state_dict().items()}
 
 
 def masker_loss(
@@ -108,7 +113,7 @@ def masker_loss(
     entropy = torch.special.entr(scores.softmax(1)).sum(1)
     gain = area * F.relu(lost.to(mask.dtype) - mask.flatten(1).mean(1)) + entropy
     count = right.sum().clamp_min(1)
-    return -(gain * right).sum() / count, right.double().mean(), lost.sum().double() / count
+    return -(gain * right).sum() / count, right.float().mean(), lost.sum() / count
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -22,9 +22,11 @@ from whybox.core.task import Task
 logger = logging.getLogger(__name__)
 
 # A mask of which a smaller share, or a larger one, is above ½ has collapsed: it points to nothing.
-EMPTY, FULL = 0.005, 0.95
+EMPTY, FULL = 0.005, 0.9
 # On so many of the training pictures it is looked at after the training whether masks have collapsed.
 LOOKED_AT = 512
+# Masks that lose a smaller share of the pictures at the end of the training hide nothing, whatever their area.
+LOST = 0.1
 
 
 @dataclass(frozen=True)
@@ -187,15 +189,18 @@ def _state(masker: Masker, training: Training, images: Tensor, batch: int) -> di
         some = images[torch.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).long()]
         area = torch.cat([_area(masker(part.to(device).float())) for part in some.split(batch)])
     empty, full = (area < EMPTY).double().mean(), (area > FULL).double().mean()
-    if float(empty + full) > 0.5:
-        kind, hint = ("empty", "smaller") if empty > full else ("full", "larger")
-        logger.warning("CASME has collapsed: most of its masks are %s; a %s area weight may help", kind, hint)
+    lost = training.history[-max(1, len(training.history) // 10) :, -1].mean()
+    if float(empty) > 0.5 or float(lost) < LOST:
+        logger.warning("CASME has collapsed: its masks hide nothing; give a smaller area weight, or more steps")
+    elif float(full) > 0.5:
+        logger.warning("CASME has collapsed: most of its masks hide everything; give a larger area weight")
     return {
         **{f"masker.{name}": value.detach().cpu().clone() for name, value in masker.state_dict().items()},
         "shape": torch.tensor(images.shape[1:]),
         "history": training.history,
         "diverged": torch.tensor(training.diverged),
         "collapsed": empty + full,
+        "lost": lost,
     }
 
 
@@ -232,6 +237,13 @@ def _checks(area: Tensor, lost: Tensor, left: Tensor, state: Any) -> tuple[Check
             0.5,
             "The share of the training pictures whose masks were empty or full when the training ended. Where most "
             "are, the masker has learned nothing: choose another area weight.",
+        ),
+        Check(
+            "classes left in the training",
+            (1 - state["lost"]) * everywhere,
+            1 - LOST,
+            "The share of the training pictures whose class was found in spite of the mask, when the training ended. "
+            "Masks that hide next to no class hide nothing that matters: choose a smaller area weight, or more steps.",
         ),
         Check(
             "training that diverged",
