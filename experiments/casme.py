@@ -31,16 +31,17 @@ LEARNED = ROOT / "src/whybox/attribution/learned"
 CODE = [*(LEARNED / f"{name}.py" for name in ("adversaries", "masker", "pool", "training"))]
 CODE += [Path(shapes.__file__)]
 
-USUAL = CASME(steps=500, width=8)
+SMALL = {"steps": 400, "batch": 16, "rate": 2e-3, "width": 8}  # a short training of a small masker
+USUAL = CASME(**SMALL)
 FITS = {
     "λ = 10": (USUAL, 0),
     "λ = 10, another seed": (USUAL, 1),
-    "λ = 1": (CASME(area=1.0, steps=500, width=8), 0),
-    "λ = 3": (CASME(area=3.0, steps=500, width=8), 0),
-    "λ = 30": (CASME(area=30.0, steps=500, width=8), 0),
-    "λ = 0": (CASME(area=0.0, steps=500, width=8), 0),
-    "λ = 10⁶": (CASME(area=1e6, steps=500, width=8), 0),
-    "λ = 10, the classifier does not learn": (CASME(steps=500, width=8, classifier_rate=1e-12), 0),
+    "λ = 1": (CASME(area=1.0, **SMALL), 0),
+    "λ = 3": (CASME(area=3.0, **SMALL), 0),
+    "λ = 30": (CASME(area=30.0, **SMALL), 0),
+    "λ = 0": (CASME(area=0.0, **SMALL), 0),
+    "λ = 10⁶": (CASME(area=1e6, **SMALL), 0),
+    "λ = 10, the classifier does not learn": (CASME(**SMALL, classifier_rate=1e-12), 0),
 }
 SHOWN = ("λ = 0", "λ = 1", "λ = 3", "λ = 10", "λ = 30", "λ = 10⁶")
 
@@ -80,7 +81,7 @@ class Bench:
         if not file.exists():
             print(f"fitting {name} …", flush=True)
             began = time.process_time()
-            fitted = method.fit(self.own, [(self.data.images, self.data.labels)], seed=seed, progress=True)
+            fitted = method.fit(self.own, [(self.data.images, self.data.labels)], seed=seed)
             print(f"  {time.process_time() - began:.0f} s of a core", flush=True)
             fitted.save(file)
         return Fitted.load(file)

@@ -89,6 +89,7 @@ class CASME(Method):
         shape = (images.shape[1], images.shape[2], images.shape[3])
         with torch.inference_mode(False), torch.enable_grad():
             classifier = _copied(model.module)
+            torch.default_generator.manual_seed(seed % 2**63)  # a loader may have drawn from it
             masker = Masker(shape, self.width)
             axes = (0, 2, 3)
             masker.mean.copy_(images.mean(axes, keepdim=True))
@@ -141,9 +142,10 @@ def _pictures(model: Model, data: Any) -> tuple[Tensor, Tensor]:
     reference = model.reference_tensor()
     first = images[:2].to(images.device if reference is None else reference.device, copy=True)
     check_inputs(first, model, differentiable=True)
-    if images.ndim != 4 or not bool(torch.isfinite(images).all()):
+    if images.ndim != 4 or min(images.shape[2:]) < 2 or not bool(torch.isfinite(images).all()):
         raise InputError(
-            f"CASME is for pictures (n, channels, h, w) without NaN or infinity, not {tuple(images.shape)}"
+            "CASME is for pictures (n, channels, h, w) of at least 2 × 2 without NaN or infinity, not "
+            f"{tuple(images.shape)}"
         )
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"classes are integers, one for each picture, not {labels.dtype} of {tuple(labels.shape)}")
