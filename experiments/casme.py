@@ -32,9 +32,10 @@ CODE = [*(LEARNED / f"{name}.py" for name in ("adversaries", "masker", "pool", "
 CODE += [Path(shapes.__file__)]
 
 SMALL = {"steps": 400, "batch": 16, "rate": 2e-3, "width": 8}  # a short training of a small masker
-USUAL = CASME(**SMALL)
+USUAL, LONG = CASME(**SMALL), "λ = 10, 5 × as many pictures"
 FITS = {
     "λ = 10": (USUAL, 0),
+    LONG: (CASME(steps=1000, batch=32, width=8), 0),
     "λ = 10, another seed": (USUAL, 1),
     "λ = 1": (CASME(area=1.0, **SMALL), 0),
     "λ = 3": (CASME(area=3.0, **SMALL), 0),
@@ -43,7 +44,7 @@ FITS = {
     "λ = 10⁶": (CASME(area=1e6, **SMALL), 0),
     "λ = 10, the classifier does not learn": (CASME(**SMALL, classifier_rate=1e-12), 0),
 }
-SHOWN = ("λ = 0", "λ = 1", "λ = 3", "λ = 10", "λ = 30", "λ = 10⁶")
+SHOWN = ("λ = 0", "λ = 1", "λ = 3", "λ = 10", LONG, "λ = 30", "λ = 10⁶")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def figure(bench: Bench, masks: dict[str, Tensor], count: int = 8) -> Figure:
                 ax.imshow(mask[number, 0], cmap="gray", vmin=0, vmax=1)
             ax.set_xticks([])
             ax.set_yticks([])
-        line[0].set_ylabel(name, fontsize=9)
+        line[0].set_ylabel(name.replace(", ", ",\n"), fontsize=8)
     return drawn
 
 
@@ -161,25 +162,25 @@ PAGE = """# CASME on shapes whose place is known
 <!-- Written by `python -m experiments.casme`. Do not edit. -->
 
 A square, circle, triangle or cross of any colour at any place of a picture of 32 × 32, before waves and noise of any
-strength, among three round blobs. CASME is fitted to a plain convolutional net, {steps} steps of {batch} pictures of
-{train:,}; the *unseen* classifier is a residual net with another seed, trained on clean pictures alone, which no masker
-has met. Without masks it gets {clean:.1%} of the {test:,} test pictures right, the net of the fit {own:.1%}; chance is
-25 %. Masked-in is x·m, masked-out x(1 − m), with the masks as they are; area and IoU (with the shape) are of m > ½.
+strength, among three round blobs; the shape covers {truth:.1%} of the picture. CASME is fitted to a plain convolutional
+net: {steps} steps of {batch} pictures out of {train:,}, a rate of {rate:g} and a masker of width {width}, or the longer
+training that is named, {long_steps:,} steps of {long_batch} at {long_rate:g}. The *unseen* classifier is a residual net
+with another seed, trained on clean pictures alone, which no masker has met. Without masks it gets {clean:.1%} of the
+{test:,} test pictures right, the net of the fit {own:.1%}; chance is 25 %. Masked-in is x·m, masked-out x(1 − m), with
+the masks as they are; area and IoU (with the shape) are of m > ½.
 
 {table}
 "Collapsed" is the share of the pictures whose mask the check of that name reports. Masks of λ = 10 from two seeds agree
-with an IoU of {agree:.2f}.
+with an IoU of {agree:.2f}. With λ = 0 nothing keeps a mask small, but more than what hides the class pays as little.
+With λ = 10⁶ the masker pays for every pixel and gives up: a grey veil through which the class is seen.
 
-Masks of λ = 10 cut at ½, beside others of the same area in each picture:
+Masks of the longer training cut at ½, beside others of the same area in each picture:
 
 {controls}
 Expected:
 
 {expected}
 ![Pictures, shapes and masks by the weight of the area.](casme.png)
-
-A mask may not follow the outline of the shape: the hole would have the shape, and the classifier of the training learns
-to read holes. That is why masks are rounder and larger than the shapes, the more so the less area costs.
 """
 
 
@@ -205,20 +206,25 @@ def main() -> None:
         said = {check.name: check.values for check in answer.checks}
         rows[name] = bench.row(masks[name], float(said["collapsed mask"].mean()))
         print(name, rows[name], flush=True)
-    usual = rows["λ = 10"]
-    cut = (masks["λ = 10"] > 0.5).float()
-    others = {"λ = 10": bench.row(cut)}
+    usual, long = rows["λ = 10"], rows[LONG]
+    cut = (masks[LONG] > 0.5).float()
+    others = {LONG: bench.row(cut)}
     others |= {name: bench.row(mask) for name, mask in bench.controls(cut).items()}
-    hard, again = cut.bool(), masks["λ = 10, another seed"] > 0.5
+    hard, again = masks["λ = 10"] > 0.5, masks["λ = 10, another seed"] > 0.5
     agree = ((hard & again).flatten(1).sum(1) / (hard | again).flatten(1).sum(1)).mean()
     clean, own = bench.accuracy(bench.unseen, bench.test.images), bench.accuracy(bench.own, bench.test.images)
     blind = [others[name] for name in ("a blob in the centre", "random blobs", "random pixels")]
     falling = [rows[f"λ = {weight}"].soft for weight in (0, 1, 3, 10, 30)]
     expected = {
-        "The unseen classifier falls by at least 50 points masked-out": clean - usual.unseen[1] >= 0.5,
-        "It falls by at most 10 points masked-in": clean - usual.unseen[0] <= 0.1,
+        "The unseen classifier falls by at least 50 points masked-out, after either training of λ = 10": (
+            clean - max(usual.unseen[1], long.unseen[1]) >= 0.5
+        ),
+        "It falls by at most 10 points masked-in after the longer training": clean - long.unseen[0] <= 0.1,
         "The mean of the masks falls with λ, from 0 to 30": falling == sorted(falling, reverse=True),
-        "IoU is at least twice that of every mask that knows nothing": usual.iou > 2 * max(row.iou for row in blind),
+        "IoU is at least twice that of every mask that knows nothing": long.iou > 2 * max(row.iou for row in blind),
+        "Against a classifier that does not learn the unseen one falls less, by at least 20 points": (
+            rows["λ = 10, the classifier does not learn"].unseen[1] - usual.unseen[1] >= 0.2
+        ),
         "With λ = 10 less than 5 % of the masks have collapsed": usual.collapsed < 0.05,
         "With λ = 0 and with λ = 10⁶ the collapse is recognised in more than half": (
             min(rows["λ = 0"].collapsed, rows["λ = 10⁶"].collapsed) > 0.5
@@ -228,6 +234,12 @@ def main() -> None:
     page = PAGE.format(
         steps=USUAL.steps,
         batch=USUAL.batch,
+        rate=USUAL.rate,
+        width=USUAL.width,
+        long_steps=FITS[LONG][0].steps,
+        long_batch=FITS[LONG][0].batch,
+        long_rate=FITS[LONG][0].rate,
+        truth=float(bench.test.truth.double().mean()),
         train=TRAIN,
         test=TEST,
         clean=clean,

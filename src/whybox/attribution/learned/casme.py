@@ -22,7 +22,7 @@ from whybox.core.task import Task
 logger = logging.getLogger(__name__)
 
 # A mask of which a smaller share, or a larger one, is above ½ has collapsed: it points to nothing.
-EMPTY, FULL = 0.005, 0.9
+EMPTY, FULL = 0.005, 0.75
 # On so many of the training pictures it is looked at after the training whether masks have collapsed.
 LOOKED_AT = 512
 # Masks that lose a smaller share of the pictures at the end of the training hide nothing, whatever their area.
@@ -50,11 +50,13 @@ class CASME(Method):
     evidence found by no classifier of the training is missing, and so is what the pictures of the fit do not show; a
     model that `copy.deepcopy` cannot copy, or with no parameters to train, is refused. Differs from the paper: the
     masker has an encoder of its own instead of the classifier's, so that it serves any architecture; Adam; the copy
-    stays in eval mode, with the batch statistics that the model has.
+    stays in eval mode, with the batch statistics that the model has. Where the paper is silent: clean and masked-out
+    pictures weigh the same for the classifier, which joins the pool every 100 steps or, in a short training, twice as
+    often as fills it; one by chance leaves a full pool.
     Source: Zolna, Geras & Cho 2018, arXiv 1805.08249.
 
     Args:
-        area: the weight λ of the area; 0 is none, and masks then hide everything.
+        area: the weight λ of the area; at 0 most of every picture is hidden.
         steps: of the training.
         batch: pictures a step.
         pool: how many past classifiers are kept.
