@@ -19,6 +19,7 @@ from whybox import (
     Gradient,
     InputXGradient,
     IntegratedGradients,
+    InvariantPerturbation,
     KernelSHAP,
     Model,
     Occlusion,
@@ -63,6 +64,8 @@ METHODS = [
     KernelSHAP(Patches(2), whybox.GaussianNoise(), samples=25),
     ShapleySampling(Patches(2), samples=60),
     ShapleySampling(Patches(2), Sample(), samples=40),
+    InvariantPerturbation(delta=2.0, samples=2, penalty=1.0),
+    InvariantPerturbation(search="stochastic", samples=3, steps=4),
     SmoothGrad(of=RISE(samples=3), samples=3),
     SmoothGrad(of=LIME(samples=20, regions=Patches(2)), samples=3),
 ]
@@ -95,7 +98,8 @@ def test_the_same_seed_gives_the_same_bits(method):
     first, again, other = (method(Model(module, chunk=3), x, 1, seed=seed) for seed in (4, 4, 5))
     assert torch.equal(first, again)
     random = any(
-        word in repr(method) for word in ("Smooth", "Var", "Expected", "Noise", "RISE", "LIME", "SHAP", "Shapley")
+        word in repr(method)
+        for word in ("Smooth", "Var", "Expected", "Noise", "RISE", "LIME", "SHAP", "Shapley", "Invariant")
     )
     assert torch.equal(first, other) != random
 
@@ -293,6 +297,8 @@ COSTS = [
     (KernelSHAP(Patches(2), samples=23), 22, 0),
     (KernelSHAP(Patches(3), samples=23), 16, 0),
     (ShapleySampling(Patches(2), samples=40), 35, 0),
+    (InvariantPerturbation(samples=2), 12, 6),
+    (InvariantPerturbation(search="stochastic", samples=3, steps=4), 21, 12),
 ]
 
 
