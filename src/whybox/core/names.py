@@ -25,8 +25,8 @@ METHODS = {
     "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
     "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
-    "casme": "whybox.attribution.learned.casme:CASME",
     "invariant_perturbation": "whybox.attribution.masks.invariant_perturbation:InvariantPerturbation",
+    "casme": "whybox.attribution.learned.casme:CASME",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.
