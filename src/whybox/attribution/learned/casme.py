@@ -47,7 +47,8 @@ class CASME(Method):
     Cost: one pass of the masker and five forward passes of the model; the fit takes four forward and three backward
     passes of the model for each picture of each step, and memory for the pictures and `pool` copies of the model.
     Limits: a map of what may be used by some classifier, not of what this one uses: it is the same for a model with
-    random weights, as `whybox.explain` then reports; hidden is 0 in the model's units;
+    random weights, as `whybox.explain` then reports; nothing asks that x·m keeps the class, so that with a large λ, or
+    after a long training, masks shrink to the least that hides it; hidden is 0 in the model's units;
     evidence found by no classifier of the training is missing, and so is what the pictures of the fit do not show; a
     model that `copy.deepcopy` cannot copy, or with no parameters to train, is refused. Differs from the paper: the
     masker has an encoder of its own instead of the classifier's, so that it serves any architecture; Adam; the copy
