@@ -27,6 +27,7 @@ METHODS = {
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
     "meaningful_perturbation": "whybox.attribution.masks.meaningful_perturbation:MeaningfulPerturbation",
     "invariant_perturbation": "whybox.attribution.masks.invariant_perturbation:InvariantPerturbation",
+    "casme": "whybox.attribution.learned.casme:CASME",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.
