@@ -38,8 +38,8 @@ class NeuroMask(Method):
 
     W minimises λ_p·CE(class, f(x̄)) + λ_sp·mean|W + τ| + λ_sm·mean (Laplacian of W)²; where the target is no class, its
     score is raised in place of the cross-entropy. A single output is the log-odds of its class; give a function of it
-    as the target of a regression. The default descends from W = 3T, where nearly all of the input is kept, by Adam with a
-    falling rate, whose steps are smooth at first and fine in the end; `NeuroMask.reference()` is the authors' own way
+    as the target of a regression. The default descends from W = 3T, where nearly all of the input is kept, by Adam with
+    a falling rate, whose steps are smooth at first and fine in the end; `NeuroMask.reference()` is the authors' own way
     to minimise the same, in eight times as many steps, and `NeuroMask.paper()` the paper's formula. Masks lie over
     positions, tokens or columns: (n, 1, h, w) for pictures. Details: `kept_probability` (of a class; in a dense output
     the geometric mean over its positions), `area` (share of R > ½), `losses` of every step and `evaluations` of the
