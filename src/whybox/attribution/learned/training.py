@@ -1,0 +1,94 @@
+"""What training an explainer takes: the inputs out of a loader, a seeded order of minibatches, and a progress bar.
+
+The loss and the optimiser are the method's own:
+
+    inputs, labels = read(loader)
+    for step, rows in minibatches(len(inputs), batch=64, steps=1000, seed=seed, progress=progress):
+        loss = …inputs[rows]…, with noise as a function of (seed, row, step), as `core.block.noise_keys` gives it
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from whybox.core.errors import InputError
+
+# Under which names a loader's dicts may hold the inputs and the classes.
+INPUTS = ("inputs", "x", "image", "images", "pixel_values", "input_ids", "inputs_embeds", "features")
+LABELS = ("labels", "label", "targets", "target", "y")
+
+
+def read(loader: Any) -> tuple[Tensor, Tensor | None]:
+    """All inputs (n, …) of a loader, in its order, and their classes (n,) where it gives any; on the CPU.
+
+    Args:
+        loader: the inputs as one tensor, or a pair of inputs and classes, or anything that yields batches: of inputs,
+            of such pairs, or of dicts with one of the names in INPUTS, and perhaps one of those in LABELS.
+
+    Raises:
+        InputError: it is empty, holds something else, or inputs of several shapes.
+    """
+    whole = isinstance(loader, Tensor) or _is_pair(loader)
+    if not whole and (not isinstance(loader, Iterable) or isinstance(loader, (str, bytes, Mapping))):
+        raise InputError(
+            f"fit reads a tensor of inputs, a pair (inputs, classes) or a loader of batches, not a "
+            f"{type(loader).__name__}"
+        )
+    batches = [_batch(batch) for batch in ([loader] if whole else loader)]
+    if not any(len(inputs) for inputs, _ in batches):
+        raise InputError("the loader is empty: it gives no inputs to learn from")
+    shapes = {(tuple(inputs.shape[1:]), inputs.dtype) for inputs, _ in batches}
+    if len(shapes) > 1:
+        kinds = ", ".join(f"{shape} {dtype}" for shape, dtype in sorted(shapes, key=str))
+        raise InputError(f"the loader gives inputs of several shapes or types, {kinds}; bring them to one")
+    labels = [classes for _, classes in batches if classes is not None]
+    if labels and len(labels) < len(batches):
+        raise InputError("the loader gives classes with some batches only")
+    return torch.cat([inputs for inputs, _ in batches]), torch.cat(labels) if labels else None
+
+
+def minibatches(rows: int, *, batch: int, steps: int, seed: int, progress: bool) -> Iterator[tuple[int, Tensor]]:
+    """The number of each step and the rows that it learns from (batch,); all rows once, then all in another order."""
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    order = torch.empty(0, dtype=torch.long)
+    for step in tqdm(range(steps), delay=2, leave=False, disable=not progress, unit="step"):
+        while len(order) < min(batch, rows):
+            order = torch.cat((order, torch.randperm(rows, generator=generator)))
+        yield step, order[:batch]
+        order = order[batch:]
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether this is (inputs, classes): classes are integers, one for each input."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(part, Tensor) for part in value):
+        return False
+    inputs, labels = value
+    return labels.ndim == 1 and inputs.ndim > 1 and len(inputs) == len(labels)
+
+
+def _batch(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """The inputs and classes of one batch."""
+    if isinstance(batch, Mapping):
+        inputs = next((batch[name] for name in INPUTS if name in batch), None)
+        labels = next((batch[name] for name in LABELS if name in batch), None)
+        if inputs is None:
+            raise InputError(f"the loader's dicts hold {', '.join(map(str, batch))}; name the inputs {INPUTS[0]!r}")
+    elif isinstance(batch, (tuple, list)):
+        if not batch:
+            raise InputError("the loader gives an empty batch")
+        inputs, labels = batch[0], batch[1] if len(batch) > 1 else None
+    else:
+        inputs, labels = batch, None
+    if not isinstance(inputs, Tensor) or inputs.ndim < 2:
+        what = f"a tensor of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise InputError(f"a batch of inputs is a tensor with the batch first, as in (n, features), not {what}")
+    if isinstance(labels, Tensor) and len(labels) != len(inputs):
+        raise InputError(
+            f"the loader gives {len(inputs)} inputs with {len(labels)} classes; models with several inputs are not "
+            "explained here"
+        )
+    own = labels.detach().cpu() if isinstance(labels, Tensor) else None
+    return inputs.detach().cpu(), own
