@@ -1,0 +1,328 @@
+"""L2X: a net that learns which few features of each input tell most about the model's answer."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whybox.attribution.learned.nets import Approximator, Layout, Selector
+from whybox.attribution.learned.training import minibatches, read
+from whybox.attribution.perturbation.engine import Engine, ask
+from whybox.attribution.perturbation.partition import Partition, position_axes, usual
+from whybox.attribution.perturbation.uniform import uniform
+from whybox.core.block import Block
+from whybox.core.errors import InputError, ModelError
+from whybox.core.method import Attribution, Check, Method, Taxonomy
+from whybox.core.model import Model
+from whybox.core.reference import Infill, Zero
+from whybox.core.regions import Grid, Regions
+from whybox.core.start import check_inputs, check_outputs
+from whybox.core.target import Logit
+from whybox.core.task import Task, noise_keys
+from whybox.core.tree import Inputs
+
+# A picture is divided into so many patches along each axis: 4 × 4 pixels of MNIST, as in the paper.
+PATCHES = 7
+# The share of the samples that are not learned from, at least LEAST and at most MOST: how good the selection is there.
+HELD_OUT = 0.1
+LEAST, MOST = 10, 1000
+# Rows that pass the selector at once, and rows that are filled at once.
+AT_ONCE = 256
+# A model whose inputs tell less than this about its answer, in nats, answers alike for all of them.
+NOTHING = 1e-4
+# The facts that are kept beside the selector's weights.
+_NET = "selector."
+
+
+@dataclass(frozen=True)
+class L2X(Method):
+    """Relevance R = softmax of a selector net's scores over the regions of an input: the odds of being selected.
+
+    `fit(model, loader)` learns the selector together with a second net q, so that the k regions that it selects tell
+    as much as they can of the model's answer: max E log q(P(Y|x), V ⊙ x), V the maximum of k draws from the Concrete
+    distribution of the selector's scores. The model is asked for its answers to the training inputs only, once, and
+    then for those on the kept features of the samples held out. Not negative, sums to 1 over the regions; it is the
+    same for every target, for it shows what the answer as a whole depends on. Only the order has a meaning of its own.
+    Details: `selected`, the k first regions as a mask; `kept_probability`, what the model gives its own predicted class
+    when it sees these alone, the rest as in `infill`; `validation`, of samples held out: the `accuracy` of the model
+    itself on the selection (how often it keeps its class), the `random_accuracy` on k regions at random, and the
+    `information_kept`: the share of what the input tells of the model's answer that q reads from the selection.
+    Cost: to fit, a forward pass for each training input, `steps` of the two nets, and two forwards for each of at most
+    1,000 samples held out; then two forwards for each input. The training inputs are held in memory.
+    Limits: the selector may tell q the answer by what it selects rather than by what is there (Jethani et al. 2021,
+    arXiv 2103.01890): compare `accuracy` with `random_accuracy`, which know nothing of q. k is the same for all
+    inputs. Another seed gives another selector. It explains inputs like those that it was fitted to, of their shape.
+    Outputs that are neither probabilities nor scores to be so (a regression) have no such answer.
+    Source: Chen, Song, Wainwright & Jordan 2018, arXiv 1802.07814.
+
+    Args:
+        k: how many regions are selected.
+        regions: what is selected as one, the same in all inputs; None for columns, tokens, 7 × 7 patches of a picture,
+            32 parts of a series and the frames of a video.
+        infill: what stands where nothing is selected, for q and for the model.
+        temperature: of the Concrete distribution, τ.
+        steps: how many to learn.
+        batch: the samples in each step.
+        rate: the learning rate of Adam.
+    """
+
+    k: int = 4
+    regions: Regions | None = None
+    infill: Infill = field(default_factory=Zero)
+    temperature: float = 0.1
+    steps: int = 3000
+    batch: int = 128
+    rate: float = 1e-3
+
+    taxonomy = Taxonomy(shows="regions", needs="outputs", relation="proxy", trains=True)
+
+    def __post_init__(self) -> None:
+        if min(self.k, self.steps, self.batch) < 1 or not (self.temperature > 0 and self.rate > 0):
+            raise InputError(
+                "L2X needs k, steps and batch ≥ 1, and temperature and rate > 0, not "
+                f"{self.k}, {self.steps}, {self.batch}, {self.temperature}, {self.rate}"
+            )
+
+    def learn(self, model: Model, data: Any, *, seed: int, progress: bool) -> dict[str, Tensor]:
+        """The selector's weights, and how good its selection is for samples held out."""
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs, _ = read(data)
+            own = model.reference_tensor()
+            inputs = inputs if own is None else inputs.to(own.device)
+            check_inputs(inputs, model, differentiable=False)
+            task = Task(model, inputs, Logit(0), noise_keys(seed, len(inputs)), progress=progress)
+            vocabulary = 0 if inputs.is_floating_point() else int(inputs.max()) + 1
+            layout = self._layout(_some(task, torch.arange(min(2, len(inputs)))), vocabulary)
+            if len(inputs) < 2 * LEAST:
+                raise InputError(f"L2X needs at least {2 * LEAST} inputs to learn from, not {len(inputs)}")
+            with torch.no_grad():
+                answers = _answers(task.map(task.output, inputs, gradient=False))
+            _check_varied(answers)
+            order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed % 2**63))
+            held = order[: min(max(round(HELD_OUT * len(order)), LEAST), MOST)]
+            selector, approximator = self._learned(task, layout, answers, order[len(held) :], seed)
+            with torch.no_grad():
+                facts = self._validated(_some(task, held), answers[held], selector, approximator)
+        one_class = torch.tensor(len(answers.argmax(1).unique()) == 1)
+        weights = {f"{_NET}{name}": value.cpu() for name, value in selector.state_dict().items()}
+        return {**weights, **facts, "one_class": one_class, "shape": torch.tensor(inputs.shape[1:])}
+
+    def attribute(self, task: Task) -> Attribution:
+        state = task.state
+        if state is None:
+            raise InputError(
+                "L2X learns before it explains: fitted = L2X(…).fit(model, loader), then fitted(model, inputs)"
+            )
+        x = _one_input(task)
+        if x.shape[1:] != tuple(state["shape"].tolist()) or x.is_floating_point() != (f"{_NET}read.mean" in state):
+            raise InputError(
+                f"fitted to inputs of shape {tuple(state['shape'].tolist())}, but asked to explain {tuple(x.shape[1:])} "
+                f"of {x.dtype}"
+            )
+        tokens = state.get(f"{_NET}read.embedding.weight")
+        selector = Selector(self._layout(task, 0 if tokens is None else len(tokens) - 1), x)
+        selector.load_state_dict({k.removeprefix(_NET): v for k, v in state.items() if k.startswith(_NET)})
+        with torch.no_grad():
+            scores = _scores(selector.to(x.device), x)
+        partition = self._partition(task)
+        kept = _highest(scores, self.k)
+        whole = torch.ones_like(kept)
+        answers = _answers(self._asked(task, torch.stack((whole, kept), 1))).view(len(x), 2, -1)
+        predicted = answers[:, 0].argmax(1)
+        relevance = partition.spread(scores.softmax(1))
+        details = {
+            "selected": partition.masks(kept, torch.arange(len(x))),
+            "kept_probability": answers[:, 1].gather(1, predicted[:, None])[:, 0],
+            "validation": {name: float(state[name]) for name in _SAYS},
+        }
+        return Attribution(relevance, details, _checks(state, answers[:, 1].argmax(1) != predicted))
+
+    def _regions(self, task: Task) -> Regions:
+        if self.regions is not None:
+            return self.regions
+        axes = position_axes(task)[0]
+        return Grid(PATCHES) if len(axes) == 2 else usual(_one_input(task), axes)
+
+    def _partition(self, task: Task) -> Partition:
+        return Partition.of(task, self._regions(task))
+
+    def _layout(self, task: Task, vocabulary: int) -> Layout:
+        layout = Layout.of(_one_input(task), self._partition(task).labels[0], vocabulary)
+        if self.k >= layout.count:
+            raise InputError(
+                f"k = {self.k} selects all of the {layout.count} regions of an input; give a smaller k, or divide into "
+                "more regions"
+            )
+        return layout
+
+    def _learned(
+        self, task: Task, layout: Layout, answers: Tensor, own: Tensor, seed: int
+    ) -> tuple[Selector, Approximator]:
+        """Both nets, from the samples `own`."""
+        x = _one_input(task)
+        selector = Selector(layout, x[own]).to(x.device)
+        approximator = Approximator(layout, x[own], answers.shape[1]).to(x.device)
+        adam = torch.optim.Adam((*selector.parameters(), *approximator.parameters()), self.rate)
+        filled, keys = self._filled(task), torch.tensor(task.keys)
+        for step, places in minibatches(
+            len(own), batch=self.batch, steps=self.steps, seed=seed, progress=task.progress
+        ):
+            rows = own[places]
+            noise = uniform(keys[rows], torch.full_like(rows, step), self.k * layout.count)
+            kept = self._relaxed(selector(x[rows]), noise)
+            loss = nn.functional.cross_entropy(approximator(x[rows], filled[rows], kept), answers[rows].to(x.device))
+            if not bool(torch.isfinite(loss)):
+                raise ModelError(f"the training of L2X diverged in step {step}; lower its rate from {self.rate}")
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return selector, approximator
+
+    def _relaxed(self, scores: Tensor, noise: Tensor) -> Tensor:
+        """The maximum of k draws from the Concrete distribution of the scores (n, count), with uniform noise."""
+        gumbel = -(-noise.clamp(1e-15, 1 - 1e-15).log()).log()
+        draws = scores[:, None] + gumbel.view(len(scores), self.k, -1).to(scores)
+        return (draws / self.temperature).softmax(2).amax(1)
+
+    def _filled(self, task: Task) -> Tensor:
+        """Every input replaced whole."""
+        parts = torch.arange(task.size).split(AT_ONCE)
+        filled = [Block(task, rows, torch.zeros_like(rows)).fill(self.infill) for rows in parts]
+        return torch.cat([part for part in filled if isinstance(part, Tensor)])
+
+    def _validated(
+        self, task: Task, answers: Tensor, selector: Selector, approximator: Approximator
+    ) -> dict[str, Tensor]:
+        """How good the selection is for these samples."""
+        x = _one_input(task)
+        scores = _scores(selector, x)
+        kept = _highest(scores, self.k)
+        at_random = _highest(uniform(torch.tensor(task.keys), torch.zeros(task.size).long(), kept.shape[1], 1), self.k)
+        predicted = answers.argmax(1)[:, None]
+        same = _answers(self._asked(task, torch.stack((kept, at_random), 1))).argmax(1).view(-1, 2) == predicted
+        filled = self._filled(task)
+        read = torch.cat(
+            [
+                approximator(x[rows], filled[rows], kept[rows].to(x)).log_softmax(1).cpu()
+                for rows in torch.arange(len(x)).split(AT_ONCE)
+            ]
+        )
+        whole, left = _entropy(answers.mean(0)), _entropy(answers).mean()
+        missing = -(answers * read).sum(1).mean()
+        better = same[:, 0].double() - same[:, 1].double()
+        return {
+            "accuracy": same[:, 0].double().mean(),
+            "random_accuracy": same[:, 1].double().mean(),
+            "standard_error": better.std() / len(better) ** 0.5,
+            "information_kept": ((whole - missing) / (whole - left)).double(),
+        }
+
+    def _asked(self, task: Task, kept: Tensor) -> Tensor:
+        """The model's outputs (n·v, …) on these regions of each sample alone, kept (n, v, count)."""
+        partition = self._partition(task)
+        engine = Engine(task, self.infill, partition)
+
+        def make(sample: Tensor, number: Tensor) -> tuple[Inputs, None]:
+            masks = partition.masks(kept[sample, number], sample)
+            return engine.hide(masks, Block(task, sample, number)), None
+
+        chunks = ask(task, kept.shape[1], make, task.output)
+        return torch.cat([chunk.score for chunk in chunks])
+
+
+_SAYS = ("accuracy", "random_accuracy", "information_kept")
+
+
+def _checks(state: Any, lost: Tensor) -> tuple[Check, ...]:
+    """Whether this selection keeps each prediction, and whether the selector has learned anything."""
+    says = {name: float(state[name]) for name in (*_SAYS, "standard_error")}
+    better = says["accuracy"] - says["random_accuracy"]
+    of_all = torch.ones(len(lost), dtype=torch.float64)
+    return (
+        Check(
+            "class lost on the selection",
+            lost.double(),
+            0.0,
+            "Whether the model itself predicts another class when it sees the selected regions alone.",
+        ),
+        Check(
+            "information lost by the selection",
+            of_all * (1 - says["information_kept"]),
+            0.5,
+            "The share of what inputs tell of the model's answer that cannot be read from the selected regions, for "
+            "samples held out when it was fitted. Near 1 the selector has learned nothing, and its order is chance.",
+        ),
+        Check(
+            "no better than regions at random",
+            of_all * (2 * says["standard_error"] - better),
+            0.0,
+            f"For samples held out, the model keeps its class on {says['accuracy']:.0%} of the selections and on "
+            f"{says['random_accuracy']:.0%} of as many regions at random: two standard errors of the difference, less "
+            "the difference. Above 0, what is selected says little to the model itself.",
+        ),
+        Check(
+            "one class in all that was learned from",
+            of_all * float(state["one_class"]),
+            0.0,
+            "Whether the model predicted the same class for all training inputs. Then it keeps its class whatever is "
+            "selected, and that it does so means nothing.",
+        ),
+    )
+
+
+def _one_input(task: Task) -> Tensor:
+    if task.at is not None or isinstance(task.inputs, tuple):
+        raise InputError("L2X explains the inputs of models with a single one, and nothing inside the model")
+    return task.inputs
+
+
+def _some(task: Task, rows: Tensor) -> Task:
+    """The task of these samples, each with its own noise."""
+    x = _one_input(task)
+    return Task(task.model, x[rows], task.target, tuple(task.keys[i] for i in rows.tolist()), progress=task.progress)
+
+
+def _scores(selector: Selector, x: Tensor) -> Tensor:
+    """The selector's scores (n, count), on the CPU."""
+    return torch.cat([selector(part) for part in x.split(AT_ONCE)]).cpu()
+
+
+def _highest(scores: Tensor, k: int) -> Tensor:
+    """Where the k highest scores of each row are, (n, count)."""
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.topk(k).indices, True)
+
+
+def _answers(outputs: Tensor) -> Tensor:
+    """The distribution over classes (n, classes) in a model's outputs, on the CPU: the softmax, or the sigmoid of one.
+
+    Outputs that are probabilities already are taken as they are.
+    """
+    check_outputs(outputs)
+    columns = (outputs[:, None] if outputs.ndim == 1 else outputs).detach().cpu().float()
+    if columns.ndim != 2:
+        raise ModelError(
+            f"L2X explains one answer for each input, but the model's outputs have shape {tuple(outputs.shape)}; put it "
+            "into a module whose forward picks one"
+        )
+    if columns.shape[1] == 1:
+        columns = torch.cat((torch.zeros_like(columns), columns), 1)
+    elif bool((columns >= 0).all()) and bool(((columns.sum(1) - 1).abs() < 1e-4).all()):
+        return columns
+    return columns.softmax(1)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return torch.special.entr(p).sum(-1)
+
+
+def _check_varied(answers: Tensor) -> None:
+    """Raise ModelError where the inputs tell nothing of the answers."""
+    told = float(_entropy(answers.double().mean(0)) - _entropy(answers.double()).mean())
+    if told < NOTHING:
+        likely = int(answers.mean(0).argmax())
+        raise ModelError(
+            f"the model answers alike for all {len(answers)} training inputs: class {likely}, with a probability from "
+            f"{float(answers[:, likely].min()):.4f} to {float(answers[:, likely].max()):.4f}. L2X learns from answers "
+            "that differ; fit it to more varied inputs, or mend the model"
+        )
