@@ -25,6 +25,7 @@ METHODS = {
     "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
     "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
+    "l2x": "whybox.attribution.learned.l2x:L2X",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.

@@ -1,11 +1,13 @@
 """L2X: a net that learns which few features of each input tell most about the model's answer."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from whybox.attribution.learned.answers import check_varied, distribution, entropy
 from whybox.attribution.learned.nets import Approximator, Layout, Selector
 from whybox.attribution.learned.training import minibatches, read
 from whybox.attribution.perturbation.engine import Engine, ask
@@ -17,7 +19,7 @@ from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.model import Model
 from whybox.core.reference import Infill, Zero
 from whybox.core.regions import Grid, Regions
-from whybox.core.start import check_inputs, check_outputs
+from whybox.core.start import check_inputs
 from whybox.core.target import Logit
 from whybox.core.task import Task, noise_keys
 from whybox.core.tree import Inputs
@@ -29,9 +31,9 @@ HELD_OUT = 0.1
 LEAST, MOST = 10, 1000
 # Rows that pass the selector at once, and rows that are filled at once.
 AT_ONCE = 256
-# A model whose inputs tell less than this about its answer, in nats, answers alike for all of them.
-NOTHING = 1e-4
-# The facts that are kept beside the selector's weights.
+# One step in so many is added for the second net alone, to read the final selection as well as it can.
+FINAL = 4
+# Before the names of the selector's weights; what else is kept are facts.
 _NET = "selector."
 
 
@@ -48,7 +50,7 @@ class L2X(Method):
     when it sees these alone, the rest as in `infill`; `validation`, of samples held out: the `accuracy` of the model
     itself on the selection (how often it keeps its class), the `random_accuracy` on k regions at random, and the
     `information_kept`: the share of what the input tells of the model's answer that q reads from the selection.
-    Cost: to fit, a forward pass for each training input, `steps` of the two nets, and two forwards for each of at most
+    Cost: to fit, a forward pass for each training input, `steps` of the two nets, and two passes for each of at most
     1,000 samples held out; then two forwards for each input. The training inputs are held in memory.
     Limits: the selector may tell q the answer by what it selects rather than by what is there (Jethani et al. 2021,
     arXiv 2103.01890): compare `accuracy` with `random_accuracy`, which know nothing of q. k is the same for all
@@ -97,8 +99,8 @@ class L2X(Method):
             if len(inputs) < 2 * LEAST:
                 raise InputError(f"L2X needs at least {2 * LEAST} inputs to learn from, not {len(inputs)}")
             with torch.no_grad():
-                answers = _answers(task.map(task.output, inputs, gradient=False))
-            _check_varied(answers)
+                answers = distribution(task.map(task.output, inputs, gradient=False))
+            check_varied(answers)
             order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed % 2**63))
             held = order[: min(max(round(HELD_OUT * len(order)), LEAST), MOST)]
             selector, approximator = self._learned(task, layout, answers, order[len(held) :], seed)
@@ -117,8 +119,8 @@ class L2X(Method):
         x = _one_input(task)
         if x.shape[1:] != tuple(state["shape"].tolist()) or x.is_floating_point() != (f"{_NET}read.mean" in state):
             raise InputError(
-                f"fitted to inputs of shape {tuple(state['shape'].tolist())}, but asked to explain {tuple(x.shape[1:])} "
-                f"of {x.dtype}"
+                f"fitted to inputs of shape {tuple(state['shape'].tolist())}, but asked to explain "
+                f"{tuple(x.shape[1:])} of {x.dtype}"
             )
         tokens = state.get(f"{_NET}read.embedding.weight")
         selector = Selector(self._layout(task, 0 if tokens is None else len(tokens) - 1), x)
@@ -128,7 +130,7 @@ class L2X(Method):
         partition = self._partition(task)
         kept = _highest(scores, self.k)
         whole = torch.ones_like(kept)
-        answers = _answers(self._asked(task, torch.stack((whole, kept), 1))).view(len(x), 2, -1)
+        answers = distribution(self._asked(task, torch.stack((whole, kept), 1))).view(len(x), 2, -1)
         predicted = answers[:, 0].argmax(1)
         relevance = partition.spread(scores.softmax(1))
         details = {
@@ -159,24 +161,33 @@ class L2X(Method):
     def _learned(
         self, task: Task, layout: Layout, answers: Tensor, own: Tensor, seed: int
     ) -> tuple[Selector, Approximator]:
-        """Both nets, from the samples `own`."""
+        """Both nets, from the samples `own`; then the second one goes on with what the first selects in the end."""
         x = _one_input(task)
+        torch.default_generator.manual_seed(seed % 2**63)  # the loader and the model may have drawn from it
         selector = Selector(layout, x[own]).to(x.device)
         approximator = Approximator(layout, x[own], answers.shape[1]).to(x.device)
-        adam = torch.optim.Adam((*selector.parameters(), *approximator.parameters()), self.rate)
         filled, keys = self._filled(task), torch.tensor(task.keys)
-        for step, places in minibatches(
-            len(own), batch=self.batch, steps=self.steps, seed=seed, progress=task.progress
-        ):
-            rows = own[places]
+
+        def descend(nets: tuple[nn.Module, ...], steps: int, choose: Callable[[Tensor, int], Tensor]) -> None:
+            adam = torch.optim.Adam([p for net in nets for p in net.parameters()], self.rate)
+            for step, places in minibatches(len(own), batch=self.batch, steps=steps, seed=seed, progress=task.progress):
+                rows = own[places]
+                read = approximator(x[rows], filled[rows], choose(rows, step))
+                loss = nn.functional.cross_entropy(read, answers[rows].to(x.device))
+                if not bool(torch.isfinite(loss)):
+                    raise ModelError(f"the training of L2X diverged in step {step}; lower its rate from {self.rate}")
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+
+        def draw(rows: Tensor, step: int) -> Tensor:
             noise = uniform(keys[rows], torch.full_like(rows, step), self.k * layout.count)
-            kept = self._relaxed(selector(x[rows]), noise)
-            loss = nn.functional.cross_entropy(approximator(x[rows], filled[rows], kept), answers[rows].to(x.device))
-            if not bool(torch.isfinite(loss)):
-                raise ModelError(f"the training of L2X diverged in step {step}; lower its rate from {self.rate}")
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
+            return self._relaxed(selector(x[rows]), noise)
+
+        descend((selector, approximator), self.steps, draw)
+        with torch.no_grad():
+            kept = _highest(_scores(selector, x), self.k).to(x.device).float()
+        descend((approximator,), max(self.steps // FINAL, 1), lambda rows, _: kept[rows])
         return selector, approximator
 
     def _relaxed(self, scores: Tensor, noise: Tensor) -> Tensor:
@@ -200,15 +211,15 @@ class L2X(Method):
         kept = _highest(scores, self.k)
         at_random = _highest(uniform(torch.tensor(task.keys), torch.zeros(task.size).long(), kept.shape[1], 1), self.k)
         predicted = answers.argmax(1)[:, None]
-        same = _answers(self._asked(task, torch.stack((kept, at_random), 1))).argmax(1).view(-1, 2) == predicted
+        same = distribution(self._asked(task, torch.stack((kept, at_random), 1))).argmax(1).view(-1, 2) == predicted
         filled = self._filled(task)
         read = torch.cat(
             [
-                approximator(x[rows], filled[rows], kept[rows].to(x)).log_softmax(1).cpu()
+                approximator(x[rows], filled[rows], kept[rows].to(x.device).float()).log_softmax(1).cpu()
                 for rows in torch.arange(len(x)).split(AT_ONCE)
             ]
         )
-        whole, left = _entropy(answers.mean(0)), _entropy(answers).mean()
+        whole, left = entropy(answers.mean(0)), entropy(answers).mean()
         missing = -(answers * read).sum(1).mean()
         better = same[:, 0].double() - same[:, 1].double()
         return {
@@ -234,7 +245,7 @@ class L2X(Method):
 _SAYS = ("accuracy", "random_accuracy", "information_kept")
 
 
-def _checks(state: Any, lost: Tensor) -> tuple[Check, ...]:
+def _checks(state: Mapping[str, Tensor], lost: Tensor) -> tuple[Check, ...]:
     """Whether this selection keeps each prediction, and whether the selector has learned anything."""
     says = {name: float(state[name]) for name in (*_SAYS, "standard_error")}
     better = says["accuracy"] - says["random_accuracy"]
@@ -291,38 +302,3 @@ def _scores(selector: Selector, x: Tensor) -> Tensor:
 def _highest(scores: Tensor, k: int) -> Tensor:
     """Where the k highest scores of each row are, (n, count)."""
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.topk(k).indices, True)
-
-
-def _answers(outputs: Tensor) -> Tensor:
-    """The distribution over classes (n, classes) in a model's outputs, on the CPU: the softmax, or the sigmoid of one.
-
-    Outputs that are probabilities already are taken as they are.
-    """
-    check_outputs(outputs)
-    columns = (outputs[:, None] if outputs.ndim == 1 else outputs).detach().cpu().float()
-    if columns.ndim != 2:
-        raise ModelError(
-            f"L2X explains one answer for each input, but the model's outputs have shape {tuple(outputs.shape)}; put it "
-            "into a module whose forward picks one"
-        )
-    if columns.shape[1] == 1:
-        columns = torch.cat((torch.zeros_like(columns), columns), 1)
-    elif bool((columns >= 0).all()) and bool(((columns.sum(1) - 1).abs() < 1e-4).all()):
-        return columns
-    return columns.softmax(1)
-
-
-def _entropy(p: Tensor) -> Tensor:
-    return torch.special.entr(p).sum(-1)
-
-
-def _check_varied(answers: Tensor) -> None:
-    """Raise ModelError where the inputs tell nothing of the answers."""
-    told = float(_entropy(answers.double().mean(0)) - _entropy(answers.double()).mean())
-    if told < NOTHING:
-        likely = int(answers.mean(0).argmax())
-        raise ModelError(
-            f"the model answers alike for all {len(answers)} training inputs: class {likely}, with a probability from "
-            f"{float(answers[:, likely].min()):.4f} to {float(answers[:, likely].max()):.4f}. L2X learns from answers "
-            "that differ; fit it to more varied inputs, or mend the model"
-        )

@@ -79,6 +79,9 @@ class Reading(nn.Module):
     A token that the training data did not have stands for all unknown ones.
     """
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self, layout: Layout, inputs: Tensor) -> None:
         super().__init__()
         self.vocabulary = layout.vocabulary
@@ -104,6 +107,9 @@ class Selector(nn.Module):
     With positions, each is judged by its surroundings and by what is strongest anywhere in the input; a region's score
     is the mean over its places.
     """
+
+    places: Tensor
+    sizes: Tensor
 
     def __init__(self, layout: Layout, inputs: Tensor) -> None:
         super().__init__()
@@ -161,7 +167,7 @@ def _connected(inside: int, hidden: int, outside: int) -> nn.Sequential:
 
 
 def _convolutions(layout: Layout) -> nn.Sequential:
-    """Three of width 3 with as many features each; fewer places after the first and the second, where that is enough."""
+    """Three of width 3 with as many features each; fewer places after the first and second, where that is enough."""
     axes = len(layout.grid)
     convolution, maximum = _CONVOLUTIONS[axes - 1], _MAXIMA[axes - 1]
     layers: list[nn.Module] = []
