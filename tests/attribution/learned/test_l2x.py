@@ -12,6 +12,7 @@ import whybox
 from whybox import L2X, Fitted, Model, Patches
 from whybox.attribution.learned.training import minibatches, read
 from whybox.core.errors import InputError, ModelError
+from whybox.core.regions import Regions
 
 QUICK = {"steps": 3, "batch": 8}
 
@@ -84,7 +85,7 @@ def test_what_there_is_nothing_to_learn_from_is_at_chance_and_says_so():
     x, true = draw("xor", 400, 1)
     answer = fitted.run(Hash(), x)
     ranks = median_ranks(answer.relevance, true)
-    assert 4 < float(ranks.mean()) < 7
+    assert 4 < float(ranks.mean()) < 7.5  # at chance 5.5
     lost, better = answer.checks[1], answer.checks[2]
     assert lost.name == "information lost by the selection"
     assert not bool(lost.passed.any())
@@ -113,7 +114,7 @@ def test_one_answer_and_one_class():
         ModelError, match=r"answers alike for all 100 training inputs: class 1, with a probability from"
     ):
         L2X(k=2, **QUICK).fit(Constantly(), x)
-    check = L2X(k=2, **QUICK).fit(OfOneClass(), x).run(OfOneClass(), x[:3]).checks[3]
+    check = L2X(k=2, **QUICK).fit(OfOneClass(), x).run(OfOneClass(), x[:3]).checks[4]
     assert check.name == "one class in all that was learned from"
     assert not bool(check.passed.any())
 
@@ -158,28 +159,44 @@ class OfTheLargest(nn.Module):
         return torch.stack((odds, -odds), 1)
 
 
-@pytest.mark.parametrize("edge", [(24,), (9, 9)], ids=["series", "picture"])
-def test_a_planted_patch_is_selected(edge):
+def planted(edge):
     """One patch, another one in each input, is lighter or darker than the rest: the model tells which of the two."""
     generator = torch.Generator().manual_seed(0)
     labels = Patches(3).labels(torch.zeros(1, 1, *edge))
     place = torch.randint(int(labels.max()) + 1, (1200,), generator=generator)
     sign = torch.randint(2, (1200,), generator=generator) * 2.0 - 1
     column = (-1, 1, *(1,) * len(edge))
-    x = 0.2 * normal(1200, 1, *edge) + sign.view(column) * (labels == place.view(column))
-    fitted = L2X(k=1, regions=Patches(3), steps=150, batch=32, rate=3e-3).fit(OfTheLargest(), x[:1000])
+    true = labels == place.view(column)
+    return 0.2 * normal(1200, 1, *edge) + sign.view(column) * true, true
+
+
+def test_a_planted_stretch_is_selected():
+    x, true = planted((24,))
+    fitted = L2X(k=1, regions=Patches(3), steps=300, batch=64, rate=5e-3).fit(OfTheLargest(), x[:1000])
     answer = fitted.run(OfTheLargest(), x[1000:])
-    found = answer.relevance.flatten(1).argmax(1)
-    hit = labels.flatten()[found] == place[1000:]
+    hit = (answer.details["selected"] == true[1000:]).flatten(1).all(1)
     assert float(hit.double().mean()) > 0.95
-    assert torch.equal(answer.details["selected"][hit], (labels == place[1000:].view(column))[hit])
     assert answer.details["validation"]["accuracy"] > 0.95
     assert answer.details["validation"]["random_accuracy"] < 0.8
+    assert all(bool(check.passed.double().mean() > 0.95) for check in answer.checks)
+
+
+def test_a_selection_that_is_a_secret_code_is_recognised():
+    """The selector tells q the class by which patch it selects; the model itself cannot see it there."""
+    x, true = planted((9, 9))
+    fitted = L2X(k=1, regions=Patches(3), steps=300, batch=64, rate=5e-3).fit(OfTheLargest(), x[:1000])
+    answer = fitted.run(OfTheLargest(), x[1000:])
+    hit = (answer.details["selected"] == true[1000:]).flatten(1).all(1)
+    assert float(hit.double().mean()) < 0.7
+    assert answer.details["validation"]["read_accuracy"] > 0.95
+    check = answer.checks[3]
+    assert check.name == "read by the second net alone"
+    assert not bool(check.passed.any())
 
 
 def test_draws_are_the_maximum_of_concrete_ones():
     scores, noise = normal(3, 5), torch.rand(3, 10, dtype=torch.float64)
-    found = L2X(k=2, temperature=0.4)._relaxed(scores, noise)
+    found = L2X(k=2)._relaxed(scores, noise, 0.4)
     for row in range(3):
         draws = [
             ((scores[row].double() - (-noise[row, 5 * j : 5 * j + 5].log()).log()) / 0.4).softmax(0) for j in (0, 1)
@@ -239,6 +256,13 @@ def test_bad_data(given, says):
         L2X(k=2, regions=whybox.Along(1), **QUICK).fit(Oracle("xor"), given)
 
 
+class OfEach(Regions):
+    """Regions that lie otherwise in every input."""
+
+    def labels(self, x):
+        return (x[:, :1] > 0).long()
+
+
 def test_bad_use(xor):
     x = draw("xor", 3, 0)[0]
     with pytest.raises(InputError, match=r"fitted = L2X\(…\)\.fit"):
@@ -246,7 +270,7 @@ def test_bad_use(xor):
     with pytest.raises(InputError, match="asked to explain"):
         xor(Oracle("xor"), x[:, :9])
     with pytest.raises(InputError, match="lie alike"):
-        L2X(k=2, regions=whybox.Superpixels(9), **QUICK).fit(Linear(), normal(30, 3, 16, 16))
+        L2X(k=2, regions=OfEach(), **QUICK).fit(Linear(), normal(30, 3, 8, 8))
     with pytest.raises(ModelError, match="one answer for each input"):
         L2X(k=2, **QUICK).fit(nn.Conv2d(1, 2, 1), normal(30, 1, 8, 8))
     for fields in ({"k": 0}, {"temperature": 0.0}, {"steps": 0}, {"rate": -1.0}):

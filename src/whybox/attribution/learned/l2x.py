@@ -48,14 +48,15 @@ class L2X(Method):
     same for every target, for it shows what the answer as a whole depends on. Only the order has a meaning of its own.
     Details: `selected`, the k first regions as a mask; `kept_probability`, what the model gives its own predicted class
     when it sees these alone, the rest as in `infill`; `validation`, of samples held out: the `accuracy` of the model
-    itself on the selection (how often it keeps its class), the `random_accuracy` on k regions at random, and the
-    `information_kept`: the share of what the input tells of the model's answer that q reads from the selection.
+    itself on the selection (how often it keeps its class), the `random_accuracy` on k regions at random, the
+    `read_accuracy` of q, and the `information_kept`: the share of what the input tells of the model's answer that q
+    reads from the selection.
     Cost: to fit, a forward pass for each training input, `steps` of the two nets, and two passes for each of at most
     1,000 samples held out; then two forwards for each input. The training inputs are held in memory.
     Limits: the selector may tell q the answer by what it selects rather than by what is there (Jethani et al. 2021,
-    arXiv 2103.01890): compare `accuracy` with `random_accuracy`, which know nothing of q. k is the same for all
-    inputs. Another seed gives another selector. It explains inputs like those that it was fitted to, of their shape.
-    Outputs that are neither probabilities nor scores to be so (a regression) have no such answer.
+    arXiv 2103.01890): then the selection is wrong and q is right; a check compares q with the model itself. k is the
+    same for all inputs. Another seed gives another selector. It explains inputs like those that it was fitted to, of
+    their shape. The outputs are read as scores of classes, or as their probabilities: a regression has none.
     Source: Chen, Song, Wainwright & Jordan 2018, arXiv 1802.07814.
 
     Args:
@@ -63,7 +64,7 @@ class L2X(Method):
         regions: what is selected as one, the same in all inputs; None for columns, tokens, 7 × 7 patches of a picture,
             32 parts of a series and the frames of a video.
         infill: what stands where nothing is selected, for q and for the model.
-        temperature: of the Concrete distribution, τ.
+        temperature: of the Concrete distribution, τ; it falls to this from 1 in the first half of the steps.
         steps: how many to learn.
         batch: the samples in each step.
         rate: the learning rate of Adam.
@@ -182,7 +183,10 @@ class L2X(Method):
 
         def draw(rows: Tensor, step: int) -> Tensor:
             noise = uniform(keys[rows], torch.full_like(rows, step), self.k * layout.count)
-            return self._relaxed(selector(x[rows]), noise)
+            # From 1 down to the temperature in the first half: a column that tells nothing without another one, as in
+            # an exclusive or, is found while everything still shows a little.
+            warmth = max(1 - 2 * step / self.steps, 0.0)
+            return self._relaxed(selector(x[rows]), noise, self.temperature ** (1 - warmth))
 
         descend((selector, approximator), self.steps, draw)
         with torch.no_grad():
@@ -190,11 +194,11 @@ class L2X(Method):
         descend((approximator,), max(self.steps // FINAL, 1), lambda rows, _: kept[rows])
         return selector, approximator
 
-    def _relaxed(self, scores: Tensor, noise: Tensor) -> Tensor:
+    def _relaxed(self, scores: Tensor, noise: Tensor, temperature: float) -> Tensor:
         """The maximum of k draws from the Concrete distribution of the scores (n, count), with uniform noise."""
         gumbel = -(-noise.clamp(1e-15, 1 - 1e-15).log()).log()
         draws = scores[:, None] + gumbel.view(len(scores), self.k, -1).to(scores)
-        return (draws / self.temperature).softmax(2).amax(1)
+        return (draws / temperature).softmax(2).amax(1)
 
     def _filled(self, task: Task) -> Tensor:
         """Every input replaced whole."""
@@ -225,6 +229,7 @@ class L2X(Method):
         return {
             "accuracy": same[:, 0].double().mean(),
             "random_accuracy": same[:, 1].double().mean(),
+            "read_accuracy": (read.argmax(1) == predicted[:, 0]).double().mean(),
             "standard_error": better.std() / len(better) ** 0.5,
             "information_kept": ((whole - missing) / (whole - left)).double(),
         }
@@ -242,7 +247,7 @@ class L2X(Method):
         return torch.cat([chunk.score for chunk in chunks])
 
 
-_SAYS = ("accuracy", "random_accuracy", "information_kept")
+_SAYS = ("accuracy", "random_accuracy", "read_accuracy", "information_kept")
 
 
 def _checks(state: Mapping[str, Tensor], lost: Tensor) -> tuple[Check, ...]:
@@ -271,6 +276,14 @@ def _checks(state: Mapping[str, Tensor], lost: Tensor) -> tuple[Check, ...]:
             f"For samples held out, the model keeps its class on {says['accuracy']:.0%} of the selections and on "
             f"{says['random_accuracy']:.0%} of as many regions at random: two standard errors of the difference, less "
             "the difference. Above 0, what is selected says little to the model itself.",
+        ),
+        Check(
+            "read by the second net alone",
+            of_all * (says["read_accuracy"] - says["accuracy"]),
+            0.1,
+            f"For samples held out, by how much more often the second net tells the model's class from the selection "
+            f"({says['read_accuracy']:.0%}) than the model itself does ({says['accuracy']:.0%}). Then the selector "
+            "tells it by what it selects, not by what is there; or the model is lost where so much is hidden.",
         ),
         Check(
             "one class in all that was learned from",
