@@ -68,14 +68,13 @@ def _check_file(path: str, suffixes: str | tuple[str, ...], what: str) -> None:
 
 
 def methods(text: str) -> "list[Method]":
-    """The methods in a list such as "gradient,smooth_grad(samples=64)", each once; fitted ones by their file."""
-    from whybox.core.method import Fitted
+    """The methods in a list such as "gradient,smooth_grad(samples=64)", each once."""
     from whybox.core.registry import method
 
     parts = [part for part in map(str.strip, split(text)) if part]
     if not parts:
         raise InputError("--methods is empty; `whybox methods` lists the methods there are")
-    return list(dict.fromkeys(Fitted.load(part) if part.endswith(".safetensors") else method(part) for part in parts))
+    return list(dict.fromkeys(method(part) for part in parts))
 
 
 def metrics(text: str) -> "list[Metric]":

@@ -1,6 +1,6 @@
 """L2X: a net that learns which few features of each input tell most about the model's answer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from whybox.attribution.learned.answers import check_varied, distribution, entropy
+from whybox.attribution.learned.checks import MEASURED, selection_checks
 from whybox.attribution.learned.nets import Approximator, Layout, Selector
 from whybox.attribution.learned.training import minibatches, read
 from whybox.attribution.perturbation.engine import Engine, ask
@@ -15,7 +16,7 @@ from whybox.attribution.perturbation.partition import Partition, position_axes, 
 from whybox.attribution.perturbation.uniform import uniform
 from whybox.core.block import Block
 from whybox.core.errors import InputError, ModelError
-from whybox.core.method import Attribution, Check, Method, Taxonomy
+from whybox.core.method import Attribution, Method, Taxonomy
 from whybox.core.model import Model
 from whybox.core.reference import Infill, Zero
 from whybox.core.regions import Grid, Regions
@@ -31,6 +32,8 @@ HELD_OUT = 0.1
 LEAST, MOST = 10, 1000
 # Rows that pass the selector at once, and rows that are filled at once.
 AT_ONCE = 256
+# So many inputs are kept by which the model is known again, if its probabilities there are the same up to SAME.
+WITNESSES, SAME = 3, 0.01
 # One step in so many is added for the second net alone, to read the final selection as well as it can.
 FINAL = 4
 # Before the names of the selector's weights; what else is kept are facts.
@@ -52,7 +55,8 @@ class L2X(Method):
     `read_accuracy` of q, and the `information_kept`: the share of what the input tells of the model's answer that q
     reads from the selection.
     Cost: to fit, a forward pass for each training input, `steps` of the two nets, and two passes for each of at most
-    1,000 samples held out; then two forwards for each input. The training inputs are held in memory.
+    1,000 samples held out; then two forwards for each input, and three by which the model is known again. The training
+    inputs are held in memory.
     Limits: the selector may tell q the answer by what it selects rather than by what is there (Jethani et al. 2021,
     arXiv 2103.01890): then the selection is wrong and q is right; a check compares q with the model itself. k is the
     same for all inputs. Another seed gives another selector. It explains inputs like those that it was fitted to, of
@@ -109,7 +113,8 @@ class L2X(Method):
                 facts = self._validated(_some(task, held), answers[held], selector, approximator)
         one_class = torch.tensor(len(answers.argmax(1).unique()) == 1)
         weights = {f"{_NET}{name}": value.cpu() for name, value in selector.state_dict().items()}
-        return {**weights, **facts, "one_class": one_class, "shape": torch.tensor(inputs.shape[1:])}
+        shown = {"witnesses": inputs[held[:WITNESSES]].cpu(), "testimony": answers[held[:WITNESSES]]}
+        return {**weights, **facts, **shown, "one_class": one_class}
 
     def attribute(self, task: Task) -> Attribution:
         state = task.state
@@ -118,11 +123,13 @@ class L2X(Method):
                 "L2X learns before it explains: fitted = L2X(…).fit(model, loader), then fitted(model, inputs)"
             )
         x = _one_input(task)
-        if x.shape[1:] != tuple(state["shape"].tolist()) or x.is_floating_point() != (f"{_NET}read.mean" in state):
+        known = state["witnesses"]
+        if x.shape[1:] != known.shape[1:] or x.is_floating_point() != known.is_floating_point():
             raise InputError(
-                f"fitted to inputs of shape {tuple(state['shape'].tolist())}, but asked to explain "
+                f"fitted to inputs of shape {tuple(known.shape[1:])} and {known.dtype}, but asked to explain "
                 f"{tuple(x.shape[1:])} of {x.dtype}"
             )
+        self._check_model(task, known.to(x), state["testimony"])
         tokens = state.get(f"{_NET}read.embedding.weight")
         selector = Selector(self._layout(task, 0 if tokens is None else len(tokens) - 1), x)
         selector.load_state_dict({k.removeprefix(_NET): v for k, v in state.items() if k.startswith(_NET)})
@@ -137,9 +144,17 @@ class L2X(Method):
         details = {
             "selected": partition.masks(kept, torch.arange(len(x))),
             "kept_probability": answers[:, 1].gather(1, predicted[:, None])[:, 0],
-            "validation": {name: float(state[name]) for name in _SAYS},
+            "validation": {name: float(state[name]) for name in MEASURED},
         }
-        return Attribution(relevance, details, _checks(state, answers[:, 1].argmax(1) != predicted))
+        return Attribution(relevance, details, selection_checks(state, answers[:, 1].argmax(1) != predicted))
+
+    def _check_model(self, task: Task, witnesses: Tensor, testimony: Tensor) -> None:
+        """Raise ModelError where this is not the model that the selector has learned from."""
+        witnessing = Task(task.model, witnesses, task.target, task.keys[:1] * len(witnesses), cost=task.cost)
+        with torch.no_grad():
+            now = distribution(witnessing.map(witnessing.output, witnesses, gradient=False))
+        if now.shape != testimony.shape or float((now - testimony).abs().max()) > SAME:
+            raise ModelError("L2X was fitted to another model: this one answers otherwise to the same inputs; fit anew")
 
     def _regions(self, task: Task) -> Regions:
         if self.regions is not None:
@@ -245,54 +260,6 @@ class L2X(Method):
 
         chunks = ask(task, kept.shape[1], make, task.output)
         return torch.cat([chunk.score for chunk in chunks])
-
-
-_SAYS = ("accuracy", "random_accuracy", "read_accuracy", "information_kept")
-
-
-def _checks(state: Mapping[str, Tensor], lost: Tensor) -> tuple[Check, ...]:
-    """Whether this selection keeps each prediction, and whether the selector has learned anything."""
-    says = {name: float(state[name]) for name in (*_SAYS, "standard_error")}
-    better = says["accuracy"] - says["random_accuracy"]
-    of_all = torch.ones(len(lost), dtype=torch.float64)
-    return (
-        Check(
-            "class lost on the selection",
-            lost.double(),
-            0.0,
-            "Whether the model itself predicts another class when it sees the selected regions alone.",
-        ),
-        Check(
-            "information lost by the selection",
-            of_all * (1 - says["information_kept"]),
-            0.5,
-            "The share of what inputs tell of the model's answer that cannot be read from the selected regions, for "
-            "samples held out when it was fitted. Near 1 the selector has learned nothing, and its order is chance.",
-        ),
-        Check(
-            "no better than regions at random",
-            of_all * (2 * says["standard_error"] - better),
-            0.0,
-            f"For samples held out, the model keeps its class on {says['accuracy']:.0%} of the selections and on "
-            f"{says['random_accuracy']:.0%} of as many regions at random: two standard errors of the difference, less "
-            "the difference. Above 0, what is selected says little to the model itself.",
-        ),
-        Check(
-            "read by the second net alone",
-            of_all * (says["read_accuracy"] - says["accuracy"]),
-            0.1,
-            f"For samples held out, by how much more often the second net tells the model's class from the selection "
-            f"({says['read_accuracy']:.0%}) than the model itself does ({says['accuracy']:.0%}). Then the selector "
-            "tells it by what it selects, not by what is there; or the model is lost where so much is hidden.",
-        ),
-        Check(
-            "one class in all that was learned from",
-            of_all * float(state["one_class"]),
-            0.0,
-            "Whether the model predicted the same class for all training inputs. Then it keeps its class whatever is "
-            "selected, and that it does so means nothing.",
-        ),
-    )
 
 
 def _one_input(task: Task) -> Tensor:
