@@ -43,7 +43,7 @@ def state(net):
 
 @pytest.fixture(scope="module")
 def xor():
-    return L2X(k=2, steps=1500).fit(Oracle("xor"), draw("xor", 5000, 0)[0])
+    return L2X(k=2, steps=1000).fit(Oracle("xor"), draw("xor", 5000, 0)[0])
 
 
 def test_xor_is_found_and_the_answer_says_so(xor):
@@ -66,7 +66,7 @@ def test_xor_is_found_and_the_answer_says_so(xor):
 
 
 def test_switch_selects_by_input():
-    fitted = L2X(k=5, steps=1500).fit(Oracle("gentle switch"), draw("switch", 8000, 0)[0])
+    fitted = L2X(k=5, steps=1000).fit(Oracle("gentle switch"), draw("switch", 8000, 0)[0])
     x, true = draw("switch", 400, 1)
     ranks = median_ranks(fitted(Oracle("gentle switch"), x), true)
     for half in (x[:, 9] > 0, x[:, 9] <= 0):
@@ -81,7 +81,7 @@ def test_what_there_is_nothing_to_learn_from_is_at_chance_and_says_so():
             odds = 3.0 * ((1e4 * x).round() % 2 * 2 - 1).prod(1)
             return torch.stack((odds, -odds), 1)
 
-    fitted = L2X(k=2, steps=300).fit(Hash(), draw("xor", 3000, 0)[0])
+    fitted = L2X(k=2, steps=150).fit(Hash(), draw("xor", 3000, 0)[0])
     x, true = draw("xor", 400, 1)
     answer = fitted.run(Hash(), x)
     ranks = median_ranks(answer.relevance, true)
@@ -184,7 +184,7 @@ def test_a_planted_stretch_is_selected():
 def test_a_selection_that_is_a_secret_code_is_recognised():
     """The selector tells q the class by which patch it selects; the model itself cannot see it there."""
     x, true = planted((9, 9))
-    fitted = L2X(k=1, regions=Patches(3), steps=300, batch=64, rate=5e-3).fit(OfTheLargest(), x[:1000])
+    fitted = L2X(k=1, regions=Patches(3), steps=200, batch=64, rate=5e-3).fit(OfTheLargest(), x[:1000])
     answer = fitted.run(OfTheLargest(), x[1000:])
     hit = (answer.details["selected"] == true[1000:]).flatten(1).all(1)
     assert float(hit.double().mean()) < 0.7
