@@ -27,6 +27,7 @@ METHODS = {
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
     "meaningful_perturbation": "whybox.attribution.masks.meaningful_perturbation:MeaningfulPerturbation",
     "invariant_perturbation": "whybox.attribution.masks.invariant_perturbation:InvariantPerturbation",
+    "l2x": "whybox.attribution.learned.l2x:L2X",
     "casme": "whybox.attribution.learned.casme:CASME",
 }
 
