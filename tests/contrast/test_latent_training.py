@@ -15,9 +15,9 @@ from whybox.contrast.latent import VAE, WGAN, Latent, train, training
 from whybox.core.errors import CheckpointError, InputError, ModelError, UnknownNameError
 
 KINDS = {
-    "wgan-gp": WGAN(size=3, maps=(4,), steps=30, encoder_steps=12, batch=8, critic_steps=2),
-    "wgan": WGAN("clip", size=3, maps=(4,), steps=3, encoder_steps=40, batch=8, critic_steps=2),
-    "vae": VAE(size=2, maps=(4,), steps=60, batch=8),
+    "wgan-gp": WGAN(size=3, maps=(4,), steps=12, encoder_steps=6, batch=8, critic_steps=2),
+    "wgan": WGAN("clip", size=3, maps=(4,), steps=2, encoder_steps=16, batch=8, critic_steps=2),
+    "vae": VAE(size=2, maps=(4,), steps=18, batch=8),
 }
 
 
@@ -55,7 +55,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_weights(kind, tmp_path, monkeyp
     whole = quiet(pictures(), KINDS[kind])
     monkeypatch.setattr(training, "EVERY", 0.0)
     write = training.files.write
-    for stop in (1, 7, 30, 31, 37):
+    for stop in (1, 2, 12, 13, 18):
 
         class Stop(Exception):
             pass
@@ -84,7 +84,7 @@ SCRIPT = """
     torch.set_num_threads(1)
     training.EVERY, training.MEASURED = 0.0, 8
     data = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    kind = WGAN(size=3, maps=(4,), steps=int(sys.argv[2]), encoder_steps=30, batch=8, critic_steps=2)
+    kind = WGAN(size=3, maps=(4,), steps=int(sys.argv[2]), encoder_steps=10, batch=8, critic_steps=2)
     train(data, kind, sys.argv[1], progress=False)
 """
 
@@ -95,7 +95,7 @@ def test_killed_it_goes_on_to_the_same_file(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     out, checkpoint = tmp_path / "a.latent", tmp_path / "a.latent.training"
-    command = [sys.executable, str(script), str(out), "150"]
+    command = [sys.executable, str(script), str(out), "40"]
     for _ in range(2):
         process = subprocess.Popen(command, env=dict(os.environ))
         began = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
@@ -108,7 +108,7 @@ def test_killed_it_goes_on_to_the_same_file(tmp_path):
         assert not out.exists()
     subprocess.run(command, check=True, timeout=200)
     whole = tmp_path / "whole.latent"
-    subprocess.run([sys.executable, str(script), str(whole), "150"], check=True, timeout=200)
+    subprocess.run([sys.executable, str(script), str(whole), "40"], check=True, timeout=200)
     assert out.read_bytes() == whole.read_bytes()
 
 
@@ -129,7 +129,7 @@ def test_a_finished_training_is_read_and_not_done_again(tmp_path, monkeypatch):
 def stopped(path, monkeypatch):
     """A training's checkpoint."""
 
-    def fail(*_):
+    def fail(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path, monkeypa
     with pytest.raises(InputError, match="another training.*digest"):
         quiet(pictures() / 2, KINDS["vae"], out)
     with pytest.raises(InputError, match="another training.*rate"):
-        quiet(pictures(), VAE(size=2, maps=(4,), steps=60, batch=8, rate=0.1), out)
+        quiet(pictures(), VAE(size=2, maps=(4,), steps=18, batch=8, rate=0.1), out)
 
 
 def test_a_training_that_diverges_says_so_and_keeps_no_checkpoint_of_it(tmp_path, monkeypatch):

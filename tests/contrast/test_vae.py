@@ -36,7 +36,7 @@ def test_linear_nets_find_the_principal_components():
     kind = VAE(size=2, maps=(), steps=700, batch=250, rate=0.03)
     course = trained(kind, data)
     values, vectors = torch.linalg.eigh(torch.corrcoef(data.T))  # in the nets' units
-    weight, top = course.nets["generator"].net[-1].weight, vectors[:, -2:]
+    weight, top = course.nets["generator"].net[0].weight, vectors[:, -2:]
     left = values[:3].mean()
     assert torch.linalg.svdvals(torch.linalg.qr(weight)[0].T @ top).min() > 0.998
     assert torch.allclose(weight @ weight.T, top * (values[-2:] - left) @ top.T, atol=0.08)
