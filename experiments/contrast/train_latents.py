@@ -1,7 +1,7 @@
 """Train the latent models: `python experiments/contrast/train_latents.py NAME`, NAME from the table below.
 
 The digits' model is written into the package, the others beside this file. A training that was stopped goes on where
-its last checkpoint was; `WHYBOX_DATA` names the folder of the data. Times are those of one core.
+its last checkpoint was, and a model that is there is not trained again; `WHYBOX_DATA` names the folder of the data. Times are those of one core.
 """
 
 import sys
@@ -18,7 +18,7 @@ DIGITS = HERE.parents[1] / "src/whybox/contrast/latent/digits.safetensors"
 MODELS = {
     "digits": ("digits", WGAN(size=32, steps=3_000, critic_steps=3, rate=5e-4, encoder_steps=2_000), DIGITS),
     "mnist": ("MNIST", WGAN(steps=5_000, critic_steps=3, rate=4e-4, encoder_steps=2_000), HERE / "mnist.latent"),
-    "mnist-vae": ("MNIST", VAE(size=32, steps=6_000), HERE / "mnist-vae.latent"),
+    "mnist-vae": ("MNIST", VAE(size=32, steps=4_000), HERE / "mnist-vae.latent"),
 }
 
 

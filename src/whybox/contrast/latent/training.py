@@ -79,7 +79,7 @@ def train(
     samples = _samples(data, root, kind.batch)
     training = files.plain(
         {
-            "data": data.lower() if isinstance(data, str) else "own data",
+            "data": data.lower().partition(":")[0] if isinstance(data, str) else "own data",
             "kind": _name(kind),
             "settings": asdict(kind),
             "seed": seed,
