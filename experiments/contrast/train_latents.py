@@ -1,7 +1,7 @@
 """Train the latent models: `python experiments/contrast/train_latents.py NAME`, NAME from the table below.
 
 The digits' model is written into the package, the others beside this file. A training that was stopped goes on where
-its last checkpoint was, and a model that is there is not trained again; `WHYBOX_DATA` names the folder of the data. Times are those of one core.
+its last checkpoint was; a model that is there is read, not trained again. `WHYBOX_DATA` names the folder of the data.
 """
 
 import sys
