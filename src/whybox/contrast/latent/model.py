@@ -95,6 +95,7 @@ class Latent(Value):
         The first start is the encoder's point, where there is an encoder; the others are drawn from N(0, I), keyed by
         (seed, sample, start). There is no term that holds z near the origin.
         Cost: (steps + 1) · restarts decodings and their gradients for each sample.
+        Limits: a local optimum; alone and in a batch the points agree to about 1e-5 in single precision.
 
         Args:
             x: the data.
