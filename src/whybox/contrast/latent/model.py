@@ -129,7 +129,11 @@ class Latent(Value):
         return (above - 1 + inside) / (len(spread) - 1)
 
     def realism(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-        """The critic's score of each sample (n,), higher where more real; comparable within one latent model only."""
+        """The critic's score of each sample (n,), higher where more real; comparable within one latent model only.
+
+        It was trained between data and generated ones. Elsewhere it says nothing: on MNIST, inverted pictures score
+        higher than real ones. Whether a sample is known at all, `share_nearer` tells.
+        """
         if self.critic is None:
             raise InputError("this latent model has no critic; one trained with kind='wgan-gp' or 'wgan' has")
         with torch.no_grad():
