@@ -205,15 +205,18 @@ class Task:
                 f"the input is {wrong[0]}, the model {own.dtype}; use .to({own.dtype}): {error}"
             ) from error
 
-    def backward(self, score: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The gradient of the scores with respect to the leaves; zero where a leaf has no influence."""
+    def backward(self, score: Tensor, leaves: tuple[Tensor, ...], *, keep: bool = False) -> tuple[Tensor, ...]:
+        """The gradient of the scores with respect to the leaves; zero where a leaf has no influence.
+
+        With `keep` the graph stays, for another score of the same pass.
+        """
         self.cost.backwards += len(score)
         if not score.requires_grad:
             raise ModelError(
                 "the score does not depend on the input through operations that can be differentiated (a no_grad, a "
                 "detach or an integer operation in the model cuts the graph); use a method that needs outputs only"
             )
-        gradients = torch.autograd.grad(score.sum(), leaves, allow_unused=True)
+        gradients = torch.autograd.grad(score.sum(), leaves, allow_unused=True, retain_graph=keep)
         return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True))
 
     def blocks(self, draws: int, first: int = 0) -> Iterator[Block]:

@@ -1,0 +1,111 @@
+"""The constrained optimiser: the nearest latent point at which two classes tie and no other comes near them.
+
+    z_e = argmin ‖z − z0‖²  subject to  h = 0,  g ≤ 0  and  g + h ≤ 0
+
+For a contrast h = s_t − s_p and g_i = s_i − s_t + ε, so that g_i + h = s_i − s_p + ε is the other inequality of class i.
+All samples are searched at once; each has multipliers, a penalty and an end of its own, and leaves the batch there.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whybox.attribution.masks.descent import Adam
+from whybox.contrast.polish import polish
+from whybox.contrast.record import Ask, Record, inequalities
+from whybox.core.active import Active
+
+# The augmented Lagrangian (Bertsekas 1982, section 4.2), for which the paper gives no numbers: steps of Adam in a
+# round, the first penalty, its growth where a round has left more than ENOUGH of the violation, and its largest.
+STEPS = 32
+PENALTY, GROWTH, ENOUGH, LARGEST = 1.0, 4.0, 0.25, 1e4
+_ADAM = Adam(rate=0.03, last=0.03, momentum=0.9, decay=0.999, epsilon=1e-8)
+# A point that fulfils the constraints is settled where a round has changed its distance by less than this share.
+STALLED = 1e-2
+
+
+def search(
+    ask: Ask,
+    origin: Tensor,
+    starts: Tensor,
+    sample: Tensor,
+    others: int,
+    *,
+    tolerance: float,
+    rounds: int,
+    polished: bool = True,
+    bar: Any = None,
+) -> Record:
+    """Search from each start (n, d) for the point nearest its origin (n, d), both double precision on the CPU.
+
+    A round is STEPS steps of Adam on the augmented Lagrangian; before each round, and after the last, a polish is
+    tried, and a row that is settled leaves.
+
+    Args:
+        ask: the problem; it is told the `sample` of each row (n,).
+        origin: where the distance is measured from.
+        starts: where the search begins.
+        sample: the sample of each row.
+        others: the number of inequalities g.
+        tolerance: the |h| that counts as zero.
+        rounds: how many at most.
+        polished: False for the augmented Lagrangian alone, with all its rounds for every row.
+        bar: a progress bar of `rounds` steps.
+    """
+    record = Record(ask, origin, sample, tolerance)
+    active = Active(
+        len(starts),
+        z=starts,
+        equality=starts.new_zeros(len(starts)),
+        inequality=starts.new_zeros((len(starts), 2, others)),
+        penalty=starts.new_full((len(starts),), PENALTY),
+        violation=starts.new_full((len(starts),), torch.inf),
+        distance=starts.new_full((len(starts),), torch.inf),
+    )
+    for _ in range(rounds):
+        if polished:
+            active.finish(polish(record, active.sample, active["z"]))
+        if len(active):
+            _round(record, active, leaves=polished)
+        if bar is not None:
+            bar.update(1)
+    if polished and len(active):
+        polish(record, active.sample, active["z"])
+    return record
+
+
+def _round(record: Record, active: Active, *, leaves: bool) -> None:
+    """Descend on L = ‖z − z0‖² + λ h + c h²/2 + Σ (max(0, μ + c g)² − μ²)/2c, then adapt λ, μ and c."""
+    rows, z = active.sample, active["z"]
+    equality, inequality, penalty = active["equality"], active["inequality"], active["penalty"]
+
+    def pulls(values: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        """λ + c h (k,) and max(0, μ + c g) (k, 2, m), which the multipliers become."""
+        c = penalty[here]
+        up = (inequality[here] + c[:, None, None] * inequalities(values)).clamp_min(0)
+        return equality[here] + c * values[:, 0], up
+
+    def weigh(values: Tensor, here: Tensor) -> Tensor:
+        level, up = pulls(values, here)
+        return torch.cat(((level + up[:, 1].sum(1))[:, None], up.sum(1)), 1)[:, None]
+
+    state = _ADAM.start(z)
+    for number in range(1, STEPS + 1):
+        slopes = record.ask(rows, z, weigh)[1]
+        z = z - _ADAM.step(2 * (z - record.origin[rows]) + slopes[:, 0], state, number, 0.0)
+    values = record.ask(rows, z, lambda values, _: values.new_zeros((len(values), 0, values.shape[1])))[0]
+
+    everything = torch.arange(len(rows))
+    gaps = torch.maximum(inequalities(values), -inequality / penalty[:, None, None]).flatten(1).abs()
+    violation = torch.cat((values[:, :1].abs(), gaps), 1).amax(1)
+    active["equality"], active["inequality"] = pulls(values, everything)
+    grown = torch.where(violation > ENOUGH * active["violation"], GROWTH * penalty, penalty)
+    active["z"], active["penalty"], active["violation"] = z, grown.clamp_max(LARGEST), violation
+    distance = (z - record.origin[rows]).norm(dim=1)
+    stalled = record.fulfilled(values) & ((distance - active["distance"]).abs() <= STALLED * distance)
+    active["distance"] = distance
+    record.settle(rows, z, values, stalled)
+    broken = ~torch.isfinite(values).all(1)
+    record.diverge(rows[broken])
+    active.finish(broken | (stalled & leaves))
