@@ -64,3 +64,9 @@ def check_writable(path: Path) -> None:
         ) from error
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; give out=FILE")
+
+
+def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it is after writing and reading: lists for tuples."""
+    read_again: dict[str, Any] = json.loads(json.dumps(record))
+    return read_again

@@ -72,11 +72,11 @@ class Latent(Value):
         latent = cls(generator, size, encoder)
         return latent if data is None else latent.measured(data)
 
-    def decode(self, z: Float[Tensor, "n size"]) -> Float[Tensor, "n *features"]:
+    def decode(self, z: Float[Tensor, "n size"]) -> Float[Tensor, "n ..."]:
         """G(z), differentiable with respect to z; each row alone."""
         return self.generator(z)
 
-    def encode(self, x: Float[Tensor, "n *features"]) -> Float[Tensor, "n size"]:
+    def encode(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n size"]:
         """The encoder's point for each sample, in one pass; InputError where there is no encoder."""
         if self.encoder is None:
             raise InputError("this latent model has no encoder; invert(x) finds the points without one")
@@ -84,7 +84,7 @@ class Latent(Value):
             return self.encoder(x)[:, : self.size]
 
     def invert(
-        self, x: Float[Tensor, "n *features"], *, seed: int = 0, steps: int = 100, restarts: int = 8
+        self, x: Float[Tensor, "n ..."], *, seed: int = 0, steps: int = 100, restarts: int = 8
     ) -> Float[Tensor, "n size"]:
         """z0 = argmin_z ‖G(z) − x‖², sought by Adam from several starts, all at once; the best point met is kept.
 
@@ -105,7 +105,7 @@ class Latent(Value):
         guess = None if self.encoder is None else self.encode(x)
         return invert(self.decode, x, guess, self.size, seed, steps, restarts)[0]
 
-    def distance(self, x: Float[Tensor, "n *features"], z: Float[Tensor, "n size"]) -> Float[Tensor, " n"]:
+    def distance(self, x: Float[Tensor, "n ..."], z: Float[Tensor, "n size"]) -> Float[Tensor, " n"]:
         """The root of the mean square of G(z) − x over its values, in the units of the data (n,)."""
         with torch.no_grad():
             return (self.decode(z) - x).square().flatten(1).mean(1).sqrt()
@@ -123,14 +123,14 @@ class Latent(Value):
         inside = ((distance - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)).clamp(0, 1)
         return (above - 1 + inside) / (len(spread) - 1)
 
-    def realism(self, x: Float[Tensor, "n *features"]) -> Float[Tensor, " n"]:
+    def realism(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """The critic's score of each sample (n,), higher where more real; comparable within one latent model only."""
         if self.critic is None:
             raise InputError("this latent model has no critic; one trained with kind='wgan-gp' or 'wgan' has")
         with torch.no_grad():
             return self.critic(x)[:, 0]
 
-    def measured(self, data: Float[Tensor, "n *features"], *, seed: int = 0) -> "Latent":
+    def measured(self, data: Float[Tensor, "n ..."], *, seed: int = 0) -> "Latent":
         """The same latent model with `spread` measured on these data, each inverted with the default settings."""
         distance = self.distance(data, self.invert(data, seed=seed)).double()
         places = torch.linspace(0, 1, QUANTILES, dtype=torch.float64, device=distance.device)

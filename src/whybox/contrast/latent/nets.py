@@ -85,6 +85,13 @@ class Plan:
         return nn.Sequential(nn.Flatten(), *_dense(math.prod(self.shape), self.maps[::-1], outputs, leak=_LEAK))
 
 
+def default_maps(shape: tuple[int, ...], side: int | None) -> tuple[int, ...]:
+    """The layers of nets for samples of this shape that a CPU trains."""
+    if len(shape) != 3:
+        return DENSE
+    return NARROW if (side or min(shape[1:])) >= 16 else NARROWER
+
+
 class Frame(nn.Module):
     """Between the data's units and shape and those of the nets.
 
@@ -149,7 +156,7 @@ class Generator(nn.Module):
         super().__init__()
         self.net, self.frame = net, frame
 
-    def forward(self, z: Float[Tensor, "n size"]) -> Float[Tensor, "n *features"]:
+    def forward(self, z: Float[Tensor, "n size"]) -> Float[Tensor, "n ..."]:
         """The data that the points z stand for."""
         return self.frame.outwards(self.net(z))
 
@@ -161,7 +168,7 @@ class Reader(nn.Module):
         super().__init__()
         self.frame, self.net = frame, net
 
-    def forward(self, x: Float[Tensor, "n *features"]) -> Float[Tensor, "n outputs"]:
+    def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n outputs"]:
         """The numbers for each sample."""
         return self.net(self.frame.inwards(x))
 
