@@ -30,7 +30,6 @@ def search(
     origin: Tensor,
     starts: Tensor,
     sample: Tensor,
-    others: int,
     *,
     tolerance: float,
     rounds: int,
@@ -47,7 +46,6 @@ def search(
         origin: where the distance is measured from.
         starts: where the search begins.
         sample: the sample of each row.
-        others: the number of inequalities g.
         tolerance: the |h| that counts as zero.
         rounds: how many at most.
         polished: False for the augmented Lagrangian alone, with all its rounds for every row.
@@ -58,20 +56,19 @@ def search(
         len(starts),
         z=starts,
         equality=starts.new_zeros(len(starts)),
-        inequality=starts.new_zeros((len(starts), 2, others)),
+        inequality=starts.new_zeros((len(starts), 2, 1)),  # of every g
         penalty=starts.new_full((len(starts),), PENALTY),
         violation=starts.new_full((len(starts),), torch.inf),
         distance=starts.new_full((len(starts),), torch.inf),
     )
-    for _ in range(rounds):
-        if polished:
+    for number in range(rounds + 1):
+        if polished and len(active):
             active.finish(polish(record, active.sample, active["z"]))
-        if len(active):
-            _round(record, active, leaves=polished)
+        if not len(active) or number == rounds:
+            break
+        _round(record, active, leaves=polished)
         if bar is not None:
             bar.update(1)
-    if polished and len(active):
-        polish(record, active.sample, active["z"])
     return record
 
 

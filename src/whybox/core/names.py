@@ -25,6 +25,7 @@ METHODS = {
     "kernel_shap": "whybox.attribution.perturbation.kernel_shap:KernelSHAP",
     "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
+    "c_deep_ex": "whybox.contrast.cdeepex:CDeepEx",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.
