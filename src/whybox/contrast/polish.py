@@ -19,8 +19,9 @@ from whybox.core.active import Active
 # So many inequalities are linearised.
 RIVALS = 4
 TRIALS = 50
-# A step is the last where it is shorter than this share of the way so far.
-SETTLED = 1e-3
+# Where the constraints hold, a step shorter than this share of the way so far is not taken; one shorter than this
+# multiple of √dimension, the size of a z ~ N(0, I), never is.
+SETTLED, NOTHING = 1e-3, 1e-7
 # A step is halved until less than this share of it is left; the longest is this multiple of √dimension.
 _SHORTER, _SHORTEST, _LONGEST = 0.5, 1e-3, 0.5
 # The share of the promised descent that must come true, and what rounding may hide.
@@ -62,8 +63,10 @@ def polish(record: Record, rows: Tensor, z: Tensor) -> Tensor:
         way = z - record.origin[here]
         found = _step(way, state)
         length = found.step.norm(dim=1)
-        last = (length <= SETTLED * way.norm(dim=1)) | (state["share"] < _SHORTEST) | ~torch.isfinite(length)
-        done = last & record.fulfilled(values)
+        held = record.fulfilled(values)
+        last = (length <= NOTHING * z.shape[1] ** 0.5) | (held & (length <= SETTLED * way.norm(dim=1)))
+        last |= (state["share"] < _SHORTEST) | ~torch.isfinite(length)
+        done = last & held
         record.settle(here, z, values, done)
         settled[state.sample[done]] = True
         if trial == TRIALS or bool(last.all()):
