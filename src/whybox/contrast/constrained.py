@@ -39,7 +39,7 @@ def search(
     """Search from each start (n, d) for the point nearest its origin (n, d), both double precision on the CPU.
 
     A round is STEPS steps of Adam on the augmented Lagrangian; before each round, and after the last, a polish is
-    tried, and a row that is settled leaves.
+    tried, and the rows of a sample leave once one of them is settled.
 
     Args:
         ask: the problem; it is told the `sample` of each row (n,).
@@ -62,8 +62,9 @@ def search(
         distance=starts.new_full((len(starts),), torch.inf),
     )
     for number in range(rounds + 1):
-        if polished and len(active):
-            active.finish(polish(record, active.sample, active["z"]))
+        if polished:
+            polish(record, active.sample, active["z"])
+            active.finish(record.answered()[active.sample])
         if not len(active) or number == rounds:
             break
         _round(record, active, leaves=polished)
@@ -105,4 +106,4 @@ def _round(record: Record, active: Active, *, leaves: bool) -> None:
     record.settle(rows, z, values, stalled)
     broken = ~torch.isfinite(values).all(1)
     record.diverge(rows[broken])
-    active.finish(broken | (stalled & leaves))
+    active.finish(broken | (record.answered()[rows] & leaves))

@@ -88,6 +88,12 @@ class Record:
         within = (inequalities(values) <= ROUNDING).flatten(1).all(1)
         return (values[:, 0].abs() <= self.tolerance) & within
 
+    def answered(self) -> Tensor:
+        """Whether this row's sample is solved, by this row or by another one (n,)."""
+        solved = torch.zeros(int(self.sample.max()) + 1, dtype=torch.bool)
+        solved[self.sample[self.status == SOLVED]] = True
+        return solved[self.sample]
+
     def told(self) -> Tensor:
         """What was told of each iteration (n, iterations, e), NaN behind a row's last."""
         length, width = int(self.forwards.max()), self._told[0][2].shape[1]
