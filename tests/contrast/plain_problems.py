@@ -1,6 +1,7 @@
 """Problems as the optimiser sees them, written down without a model: what the tests compare it on."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,9 +20,7 @@ class Plain:
         scores = self.scores(z, sample)
         values = self.values(scores)
         weights = weigh(values.detach(), torch.arange(len(z)))
-        slopes = [
-            torch.autograd.grad((values * weight).sum(), z, retain_graph=True)[0] for weight in weights.unbind(1)
-        ]
+        slopes = [torch.autograd.grad((values * weight).sum(), z, retain_graph=True)[0] for weight in weights.unbind(1)]
         told = scores.detach().log_softmax(1)[:, [self.true, self.probe]]
         return values.detach(), torch.stack(slopes, 1) if slopes else z.new_zeros((len(z), 0, z.shape[1])), told
 
@@ -39,7 +38,7 @@ def mlp(widths: tuple[int, ...], seed: int, scale: float = 1.5) -> torch.nn.Sequ
     """Dense layers and tanh in double precision."""
     generator = torch.Generator().manual_seed(seed)
     layers: list[torch.nn.Module] = []
-    for inside, outside in zip(widths[:-1], widths[1:], strict=True):
+    for inside, outside in pairwise(widths):
         layer = torch.nn.Linear(inside, outside).double()
         with torch.no_grad():
             layer.weight.copy_(scale * torch.randn(outside, inside, dtype=torch.float64, generator=generator))

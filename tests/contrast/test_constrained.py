@@ -74,7 +74,7 @@ class TestLinear:
         assert record.forwards.max() <= 6
 
     def test_the_augmented_lagrangian_alone_comes_near(self):
-        problem, a, b, order, z0 = linear(4, 6, 5, 8)
+        problem, *_, z0 = linear(4, 6, 5, 8)
         record, exact = solve(problem, z0, polished=False), solve(problem, z0)
         assert (record.status <= NOT_SETTLED).all()
         assert (record.violation < 0.02).all()
@@ -82,7 +82,7 @@ class TestLinear:
         assert record.forwards.tolist() == [25 * (STEPS + 1)] * 8
 
     def test_a_start_that_solves_it_already_stays(self):
-        problem, a, b, order, z0 = linear(2, 5, 1, 4)
+        problem, *_, z0 = linear(2, 5, 1, 4)
         tie = solve(problem, z0).z
         record = solve(problem, tie)
         assert (record.distance < 1e-9).all()

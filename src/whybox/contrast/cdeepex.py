@@ -33,8 +33,8 @@ class CDeepEx(Method):
     place in `statuses`; `trajectory`: the probabilities of t and p in each iteration, NaN behind the last; `latents` z0
     and z_e; `reconstruction`: the distance of G(z0) from I; `forwards` and `backwards` of the search. A sample without
     a contrast has NaN in place of what was not found.
-    Cost: usually 5 to 15 forward passes for each start, each with a backward pass for h and up to four other classes;
-    at most 51 · (rounds + 1) + 33 · rounds. Beside these a few forward passes, and z0, which costs no pass of the model.
+    Cost: for each start usually 5 to 40 forward passes, each with a backward pass for h and up to three other classes;
+    at most 41 · (rounds + 1) + 33 · rounds. Beside these a few forward passes; z0 costs no pass of the model.
     Limits: as natural as what G draws, and as near as G comes to the input (see the check); a local optimum, one of
     several; says nothing of what lies off the latent space.
     Source: Feghahati, Shelton, Pazzani & Tang 2020, "CDeepEx: Contrastive Deep Explanations", ECAI 2020.
@@ -89,9 +89,7 @@ class CDeepEx(Method):
         return contrasted(problem, self.tolerance, self.starts, self.rounds, self.search == "polished", self.film)
 
 
-def contrasted(
-    problem: Problem, tolerance: float, count: int, rounds: int, polished: bool, film: int
-) -> Attribution:
+def contrasted(problem: Problem, tolerance: float, count: int, rounds: int, polished: bool, film: int) -> Attribution:
     """The answer of the nearest contrast found from `count` starts."""
     n, size = problem.origin.shape
     rows = torch.arange(n).repeat_interleave(count)

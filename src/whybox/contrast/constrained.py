@@ -2,8 +2,8 @@
 
     z_e = argmin ‖z − z0‖²  subject to  h = 0,  g ≤ 0  and  g + h ≤ 0
 
-For a contrast h = s_t − s_p and g_i = s_i − s_t + ε, so that g_i + h = s_i − s_p + ε is the other inequality of class i.
-All samples are searched at once; each has multipliers, a penalty and an end of its own, and leaves the batch there.
+For a contrast h = s_t − s_p and g_i = s_i − s_t + ε, so that g_i + h = s_i − s_p + ε is class i's other inequality. All
+samples are searched at once; each has multipliers, a penalty and an end of its own, and leaves the batch there.
 """
 
 from typing import Any
@@ -62,7 +62,7 @@ def search(
         distance=starts.new_full((len(starts),), torch.inf),
     )
     for number in range(rounds + 1):
-        if polished:
+        if polished and len(active):
             polish(record, active.sample, active["z"])
             active.finish(record.answered()[active.sample])
         if not len(active) or number == rounds:

@@ -1,8 +1,8 @@
 """Polish: sequential quadratic programming, which needs few steps where the constraints are nearly linear.
 
-The merit of a point is ½‖z − z0‖² + ρ (|h| + Σ max(0, g + h/2)): exact, that is least where the constraints hold, once ρ
-exceeds all multipliers. Each step d minimises it with the constraints linearised (h, and the few inequalities that are
-nearest to being violated) and σ/2 ‖d‖² added; σ grows where the merit falls by less than was promised, which at the
+The merit of a point is ½‖z − z0‖² + ρ (|h| + Σ max(0, g + h/2)): exact, that is least where the constraints hold, once
+ρ exceeds all multipliers. Each step d minimises it with the constraints linearised (h, and the few inequalities that
+are nearest to being violated) and σ/2 ‖d‖² added; σ grows where the merit falls by less than was promised, which at the
 kinks of a ReLU net is often so, and ρ where it leaves too much of the violation. On h = 0 both inequalities of a class,
 g and g + h, are g + h/2.
 Source: Fletcher 1987, Practical Methods of Optimization, section 14.4.

@@ -47,7 +47,7 @@ class Problem:
         if isinstance(x, tuple) or task.at is not None or not x.is_floating_point():
             raise InputError("a latent model stands in for the model's one input, of numbers; leave `at` out")
         _check_fit(latent.shape, tuple(x.shape[1:]))
-        pair = _pair(task)
+        pair = pair_of(task)
         nowhere = x.new_zeros((len(x), latent.size), dtype=torch.float64, device="cpu")
         problem = cls(task, latent, x, pair, nowhere, x, residual, margin)
         latent = latent.to(x.device, problem.precision)
@@ -108,6 +108,13 @@ class Problem:
         values, slopes, told = self.task.map(differentiate, (z, torch.arange(len(z))), sample, gradient=True)
         return values, slopes, told
 
+    def likely(self, z: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """log p_t and log p_p at x(z) (k, 2), and x(z) − I, in one chunk and as part of the autograd graph."""
+        x = self.inputs(z, sample)
+        scores = class_scores(self.task.output(x, sample))
+        pair = self.pair[sample].to(scores.device)
+        return scores.log_softmax(1).gather(1, pair), x - self.image[sample.to(x.device)]
+
     def constraints(self, scores: Tensor, sample: Tensor, margin: float | None = None) -> Tensor:
         """h and g (k, 1 + others) of scores (k, classes); h alone where there is no margin."""
         margin = self.margin if margin is None else margin
@@ -120,7 +127,7 @@ class Problem:
         return torch.cat(((true - probe)[:, None], rest - true[:, None] + margin), 1)
 
 
-def _pair(task: Task) -> Tensor:
+def pair_of(task: Task) -> Tensor:
     """The classes of a contrast (n, 2); of a class as target, that class and the strongest other one."""
     target = task.target
     if isinstance(target, Logit) and isinstance(target.index, Tensor):
@@ -149,4 +156,3 @@ def _resized(x: Tensor, features: tuple[int, ...]) -> Tensor:
         x, tuple(features[1:]), mode="bilinear", align_corners=False, antialias=True
     )
     return resized
-

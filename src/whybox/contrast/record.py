@@ -1,7 +1,6 @@
 """Record: what a search has seen of each sample: the best point, how often the model was asked, and the way there."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor

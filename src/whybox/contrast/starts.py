@@ -28,7 +28,8 @@ def starts(problem: Problem, count: int) -> Tensor:
     found[:, 0] = origin
     towards = len(range(2, count, 2))
     if towards:
-        pool = torch.randn(POOL, size, dtype=torch.float64, generator=torch.Generator().manual_seed(mix(task.keys[0], -1)))
+        draws = torch.Generator().manual_seed(mix(task.keys[0], -1))
+        pool = torch.randn(POOL, size, dtype=torch.float64, generator=draws)
         away = torch.cdist(origin, pool).where(_classes(problem, pool) == problem.pair[:, 1:], torch.inf)
         distance, nearest = away.topk(min(towards, POOL), dim=1, largest=False)
         there = torch.lerp(origin[:, None], pool[nearest], TOWARDS)

@@ -26,6 +26,8 @@ METHODS = {
     "shapley_sampling": "whybox.attribution.perturbation.shapley_sampling:ShapleySampling",
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
     "c_deep_ex": "whybox.contrast.cdeepex:CDeepEx",
+    "xgem": "whybox.contrast.xgem:XGEM",
+    "weighted_contrast": "whybox.contrast.weighted:WeightedContrast",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.
