@@ -59,13 +59,13 @@ class TestLinear:
     @pytest.mark.parametrize("margin", [0.0, 0.3])
     def test_with_others_it_is_the_projection_on_the_polytope(self, margin):
         """Among these are samples with no to three inequalities that are active."""
-        problem, a, b, order, z0 = linear(6, 8, 3, 40)
-        problem.margin, problem.probe = margin, 5
+        problem, a, b, order, z0 = linear(5, 8, 3, 40)
+        problem.margin, problem.probe = margin, 4
         record = solve(problem, z0)
         assert (record.status == SOLVED).all()
         active = []
         for i in range(len(z0)):
-            classes = order[i][[0, 5, 1, 2, 3, 4]]
+            classes = order[i][[0, 4, 1, 2, 3]]
             best = projected(a[classes].numpy(), b[classes].numpy(), z0[i].numpy(), margin)
             numpy.testing.assert_allclose(record.z[i].numpy(), best, atol=1e-6)
             s = a[classes] @ record.z[i] + b[classes]
@@ -130,7 +130,7 @@ class TestNothingToFind:
         record = solve(Plain(scores), normal(3, 4), rounds=2)
         assert record.status.tolist() == [SOLVED, NOT_FOUND, SOLVED]
         assert record.forwards[1] > 32
-        assert (record.forwards[[0, 2]] <= 3).all()
+        assert (record.forwards[[0, 2]] <= 10).all()
 
     def test_scores_that_are_not_finite(self):
         problem = Plain(lambda z, _: torch.stack((z[:, 0], z[:, 1] / 0.0), 1))

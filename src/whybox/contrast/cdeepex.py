@@ -26,17 +26,18 @@ class CDeepEx(Method):
     z0 = argmin ‖G(z) − I‖², z_e = argmin ‖z − z0‖² with s_t = s_p and s_i + ε ≤ s_t, s_p for every other class i, where
     s are the model's scores for I + G(z) − G(z0), so that z0 gives I itself. The target is a `Contrast(t, p)`; a class
     is contrasted with its runner-up. Where R < 0 something is to be added, where R > 0 removed. The search is by
-    sequential quadratic programming, from several starts; a start from which that does not settle has rounds of the
-    augmented Lagrangian (32 steps each), and is tried again after each. `CDeepEx.paper(latent)` is the augmented
+    sequential quadratic programming, from several starts; where none settles, the one that came nearest goes on in rounds
+    of the augmented Lagrangian (32 steps each), and is tried again after each. `CDeepEx.paper(latent)` is the augmented
     Lagrangian alone. Details, per sample: `contrast_image`; `classes` t and p, with their `probabilities` in it;
     `distance` ‖z_e − z0‖; `violations`: |h| = |s_t − s_p|, and by how much another class comes too near; `status`, as a
-    place in `statuses`; `trajectory`: the probabilities of t and p in each iteration, NaN behind the last; `latents` z0
+    place in `statuses`; `trajectory`: the probabilities of t and p in each iteration from the start that was kept, NaN behind the last; `latents` z0
     and z_e; `reconstruction`: the distance of G(z0) from I; `forwards` and `backwards` of the search. A sample without
     a contrast has NaN in place of what was not found.
-    Cost: for each start usually 5 to 40 forward passes, each with a backward pass for h and up to three other classes;
-    at most 41 · (rounds + 1) + 33 · rounds. Beside these a few forward passes; z0 costs no pass of the model.
+    Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for up to three other classes; where
+    none settles, at most 74 · rounds more. Beside these three forward passes, and 128 for the whole batch; z0 costs no
+    pass of the model.
     Limits: as natural as what G draws, and as near as G comes to the input (see the check); a local optimum, one of
-    several; says nothing of what lies off the latent space.
+    several, and not quite that where more than three other classes are as likely as the two; says nothing of what lies off the latent space.
     Source: Feghahati, Shelton, Pazzani & Tang 2020, "CDeepEx: Contrastive Deep Explanations", ECAI 2020.
 
     Args:
@@ -45,8 +46,8 @@ class CDeepEx(Method):
         residual: False to score G(z) itself, not I + G(z) − G(z0).
         margin: ε, by which the two classes stay above all others.
         tolerance: the |h| that counts as a tie.
-        starts: where the search begins: at z0, then in turn with noise and half-way to a point of the probe class; the
-            nearest contrast is kept.
+        starts: from how many points the search begins: z0, two on the way to points of the probe class, one with noise,
+            and so on; the nearest contrast is kept.
         rounds: of the augmented Lagrangian, at most.
         search: "polished", or "plain": the augmented Lagrangian alone, all its rounds.
         film: keep so many inputs on the straight way from z0 to z_e in the details.
@@ -56,7 +57,7 @@ class CDeepEx(Method):
     residual: bool = True
     margin: float = 0.05
     tolerance: float = 0.02
-    starts: int = 1
+    starts: int = 3
     rounds: int = 25
     search: Literal["polished", "plain"] = "polished"
     film: int = 0
@@ -82,7 +83,7 @@ class CDeepEx(Method):
 
         The paper gives no numbers: those of the penalty and the steps are choices.
         """
-        return cls(latent, margin=0.0, search="plain")
+        return cls(latent, margin=0.0, starts=1, search="plain")
 
     def attribute(self, task: Task) -> Attribution:
         problem = Problem.of(task, opened(self.latent), residual=self.residual, margin=self.margin)

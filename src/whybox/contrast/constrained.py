@@ -38,8 +38,8 @@ def search(
 ) -> Record:
     """Search from each start (n, d) for the point nearest its origin (n, d), both double precision on the CPU.
 
-    A round is STEPS steps of Adam on the augmented Lagrangian; before each round, and after the last, a polish is
-    tried, and the rows of a sample leave once one of them is settled.
+    A polish is tried from every start. Where none of a sample's settles, the one that came nearest to fulfilling the
+    constraints goes on in rounds, of STEPS steps of Adam on the augmented Lagrangian and another polish each.
 
     Args:
         ask: the problem; it is told the `sample` of each row (n,).
@@ -48,7 +48,7 @@ def search(
         sample: the sample of each row.
         tolerance: the |h| that counts as zero.
         rounds: how many at most.
-        polished: False for the augmented Lagrangian alone, with all its rounds for every row.
+        polished: False for the augmented Lagrangian alone, with all its rounds for every start.
         bar: a progress bar of `rounds` steps.
     """
     record = Record(ask, origin, sample, tolerance)
@@ -65,6 +65,8 @@ def search(
         if polished and len(active):
             polish(record, active.sample, active["z"])
             active.finish(record.answered()[active.sample])
+            if not number:
+                active.finish(~record.nearest()[active.sample])
         if not len(active) or number == rounds:
             break
         _round(record, active, leaves=polished)

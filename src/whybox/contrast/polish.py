@@ -15,7 +15,7 @@ from whybox.contrast.pulls import pulls
 from whybox.contrast.record import Record
 from whybox.core.active import Active
 
-# So many inequalities are linearised.
+# So many inequalities are linearised: where more hold with equality at the answer, it is not quite the nearest.
 RIVALS = 3
 TRIALS = 40
 # Where the constraints hold, a step shorter than this share of the way so far is not taken; one shorter than this
@@ -46,7 +46,8 @@ def polish(record: Record, rows: Tensor, z: Tensor) -> Tensor:
         length, held = state["step"].norm(dim=1), record.fulfilled(values)
         # Damping shortens a step, so that it is judged as if there were little of it.
         undamped = length * (1 + state["damping"]).clamp_max(_CHANGE)
-        last = (held & (undamped <= SETTLED * way.norm(dim=1))) | (length <= NOTHING * z.shape[1] ** 0.5)
+        still = (length <= NOTHING * z.shape[1] ** 0.5) & (wanted == state["stiffness"])
+        last = (held & (undamped <= SETTLED * way.norm(dim=1))) | still
         last |= ~torch.isfinite(length)
         record.settle(here, z, values, last & held)
         settled[state.sample[last & held]] = True

@@ -93,6 +93,15 @@ class Record:
         solved[self.sample[self.status == SOLVED]] = True
         return solved[self.sample]
 
+    def nearest(self) -> Tensor:
+        """Whether this row has the point that violates the constraints least, of its sample's rows (n,)."""
+        least = torch.full((int(self.sample.max()) + 1,), torch.inf, dtype=torch.float64)
+        least = least.scatter_reduce(0, self.sample, self.violation, "amin")
+        first = torch.full(least.shape, len(self.sample))
+        mine = (self.violation == least[self.sample]).nonzero()[:, 0]
+        first = first.scatter_reduce(0, self.sample[mine], mine, "amin")
+        return torch.arange(len(self.sample)) == first[self.sample]
+
     def told(self) -> Tensor:
         """What was told of each iteration (n, iterations, e), NaN behind a row's last."""
         length, width = int(self.forwards.max()), self._told[0][2].shape[1]

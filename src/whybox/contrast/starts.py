@@ -9,7 +9,7 @@ from whybox.core.target import class_scores
 from whybox.core.tree import Inputs, as_tuple
 
 # The standard deviation of the noise, and how far towards a point of the probe class the other starts are.
-NOISE, TOWARDS = 0.3, 0.5
+NOISE, TOWARDS = 0.3, 0.8
 # So many points are drawn from N(0, I) to find some of every class.
 POOL = 128
 
@@ -17,8 +17,8 @@ POOL = 128
 def starts(problem: Problem, count: int) -> Tensor:
     """`count` starts for each sample (n, count, size).
 
-    The first is z0, the second z0 with noise, the third half of the way to the nearest drawn point that the model
-    takes for the probe class (noise, where there is none), and so on in turn, each from another draw.
+    The first is z0. Every third of the others is z0 with noise; the rest lie on the way to the nearest, the next, …
+    drawn point that the model takes for the probe class, or have noise too, where there are not so many.
     """
     origin, task = problem.origin, problem.task
     n, size = origin.shape
@@ -26,14 +26,14 @@ def starts(problem: Problem, count: int) -> Tensor:
     noise = [torch.randn(size, dtype=torch.float64, generator=one) for one in Block(task, sample, draw).generators()]
     found = origin[:, None] + NOISE * torch.stack(noise).view(n, count, size)
     found[:, 0] = origin
-    towards = len(range(2, count, 2))
-    if towards:
+    places = [number for number in range(count) if number % 3][:POOL]
+    if places:
         draws = torch.Generator().manual_seed(mix(task.keys[0], -1))
         pool = torch.randn(POOL, size, dtype=torch.float64, generator=draws)
         away = torch.cdist(origin, pool).where(_classes(problem, pool) == problem.pair[:, 1:], torch.inf)
-        distance, nearest = away.topk(min(towards, POOL), dim=1, largest=False)
+        distance, nearest = away.topk(len(places), dim=1, largest=False)
         there = torch.lerp(origin[:, None], pool[nearest], TOWARDS)
-        found[:, 2::2] = torch.where(distance.isfinite()[:, :, None], there, found[:, 2::2])
+        found[:, places] = torch.where(distance.isfinite()[:, :, None], there, found[:, places])
     return found
 
 

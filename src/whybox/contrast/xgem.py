@@ -52,7 +52,7 @@ class XGEM(Method):
     weight: float = 1.0
     steps: int = 400
     tolerance: float = 0.02
-    starts: int = 1
+    starts: int = 3
     rounds: int = 25
     film: int = 0
 
