@@ -1,4 +1,9 @@
-"""Inversion: the latent point whose decoding is nearest to an input."""
+"""Inversion: the latent point whose decoding is nearest to an input.
+
+By Adam, but with one second moment for all dimensions of a point. With one for each, as is usual, directions that
+hardly change the decoding are walked as fast as the others, and points end far out, where no training point has been
+(digits, VAE of 16 dimensions: at a norm of 13.8 instead of 4.3, for a distance of 0.068 instead of 0.076).
+"""
 
 from collections.abc import Callable
 
@@ -25,7 +30,7 @@ def invert(
         guess: a point for each sample to begin with (n, size), besides the random ones; or None.
         size: the dimension of the points.
         seed: of the random starts, which are standard normal, keyed by (seed, sample, start).
-        steps: how many steps of Adam are made from each start.
+        steps: how many steps are made from each start.
         restarts: how many starts there are; of the one found best at any step the point is kept.
     """
     keys = noise_keys(seed, len(x))
@@ -48,7 +53,7 @@ def _descend(decode: Callable[[Tensor], Tensor], x: Tensor, starts: Tensor, step
     k, restarts, size = starts.shape
     goal = x.repeat_interleave(restarts, 0)
     z = starts.reshape(-1, size)
-    mean, square = torch.zeros_like(z), torch.zeros_like(z)
+    mean, square = torch.zeros_like(z), torch.zeros_like(z[:, :1])
     best, lowest = z, z.new_full((len(z),), torch.inf)
     for step in range(steps + 1):
         z = z.detach().requires_grad_()
@@ -58,7 +63,7 @@ def _descend(decode: Callable[[Tensor], Tensor], x: Tensor, starts: Tensor, step
         better = loss.detach() < lowest
         best, lowest = torch.where(better[:, None], z.detach(), best), torch.where(better, loss.detach(), lowest)
         mean = _MEAN * mean + (1 - _MEAN) * gradient
-        square = _SQUARE * square + (1 - _SQUARE) * gradient.square()
+        square = _SQUARE * square + (1 - _SQUARE) * gradient.square().mean(1, keepdim=True)
         size_of_step = RATE * torch.cos(torch.tensor(step / max(steps, 1) * torch.pi / 2)).item()
         way = mean / (1 - _MEAN ** (step + 1)) / ((square / (1 - _SQUARE ** (step + 1))).sqrt() + _TINY)
         z = z.detach() - size_of_step * way

@@ -88,6 +88,8 @@ class Latent(Value):
     ) -> Float[Tensor, "n size"]:
         """z0 = argmin_z ‖G(z) − x‖², sought by Adam from several starts, all at once; the best point met is kept.
 
+        Adam's second moment is one for all dimensions, so that those without a say stay where they began.
+
         The first start is the encoder's point, where there is an encoder; the others are drawn from N(0, I), keyed by
         (seed, sample, start). There is no term that holds z near the origin.
         Cost: (steps + 1) · restarts decodings and their gradients for each sample.

@@ -68,8 +68,10 @@ class Plan:
 
     def generator(self) -> "Generator":
         """A new generator: latent (n, size) to data (n, *shape)."""
-        net = _upwards(self) if self.is_picture else _dense(self.size, self.maps, math.prod(self.shape))
-        return Generator(net, Frame(self))
+        if self.is_picture:
+            return Generator(_upwards(self), Frame(self))
+        dense = _dense(self.size, self.maps, math.prod(self.shape))
+        return Generator(nn.Sequential(*dense, nn.Unflatten(1, self.shape)), Frame(self))
 
     def encoder(self) -> "Reader":
         """A new encoder: data to (n, moments · size)."""
@@ -134,11 +136,9 @@ class Frame(nn.Module):
     def outwards(self, y: Tensor) -> Tensor:
         """From what the nets give to data."""
         plan = self.plan
-        if not plan.is_picture:
-            y = y.view(-1, *plan.shape)
-        elif plan.side is not None:
+        if plan.is_picture and plan.side is not None:
             y = F.interpolate(y, plan.shape[1:], mode="bilinear", align_corners=False, antialias=True)
-        else:
+        elif plan.is_picture:
             (top, _), (left, _) = self._margins()
             y = y[:, :, top : top + plan.shape[1], left : left + plan.shape[2]]
         return self.centre + self.scale * y

@@ -72,23 +72,22 @@ def train(
         CheckpointError: the checkpoint is damaged.
         ModelError: the training diverged.
     """
-    kind = _kind(kind)
+    kind = kind_of(kind)
     path = None if out is None else Path(out).expanduser()
     if path is not None:
         files.check_writable(path)
     samples = _samples(data, root, kind.batch)
-    training = {
+    training = files.plain({
         "data": data.lower() if isinstance(data, str) else "own data",
         "kind": _name(kind),
         "settings": asdict(kind),
         "seed": seed,
         "samples": len(samples),
         "digest": digest_of({"data": samples}),
-    }
-    training = files.plain(training)
+    })
     if path is not None and path.is_file():
         return _finished(path, training)
-    checkpoint = None if path is None else path.with_name(f"{path.name}.training")
+    checkpoint = None if path is None else checkpoint_of(path)
     plan = kind.plan(tuple(samples.shape[1:]))
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(mix(seed, 0))
@@ -158,6 +157,11 @@ def _resumed(checkpoint: Path, training: Mapping[str, Any], course: Course, supp
     return done
 
 
+def checkpoint_of(out: Path) -> Path:
+    """Where the state of a training is until `out` is written."""
+    return out.with_name(f"{out.name}.training")
+
+
 def _finished(path: Path, training: Mapping[str, Any]) -> Latent:
     """The latent model in the file, if it is what would be trained."""
     latent = Latent.load(path)
@@ -176,12 +180,13 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {one.get(key)!r:.20}, not {other.get(key)!r:.20}" for key in keys)
 
 
-def _kind(kind: Kind) -> WGAN | VAE:
+def kind_of(kind: Kind) -> WGAN | VAE:
+    """The kind of this name, or the kind itself."""
     if isinstance(kind, WGAN | VAE):
         return kind
     if kind not in KINDS:
         raise UnknownNameError("kind of latent model", str(kind), KINDS, f"Known are {', '.join(KINDS)}.")
-    return _kind(KINDS[kind])
+    return kind_of(KINDS[kind])
 
 
 def _name(kind: WGAN | VAE) -> str:

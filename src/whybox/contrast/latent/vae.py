@@ -65,7 +65,7 @@ class VAE:
             x = generator.frame.inwards(supply.batch())
             mean, log_variance = encoder.net(x).chunk(2, 1)
             z = mean + (log_variance / 2).exp() * supply.normal(self.size)
-            loss = -lower_bound(x, generator.net(z).view_as(x), noise(), mean, log_variance).mean()
+            loss = -lower_bound(x, generator.net(z), noise(), mean, log_variance).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
