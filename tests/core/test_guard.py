@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations
 
 import whybox
 from whybox import External, Gradient, IntegratedGradients, Model, SmoothGrad
+from whybox.contrast.latent import Latent
 from whybox.core.errors import WhyboxError
 from whybox.core.guard import guard
 
@@ -169,10 +170,24 @@ def fuse(at, error):
     return burn
 
 
+class Draw(nn.Module):
+    """A generator of inputs from three numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3, CHANNELS * 25)
+
+    def forward(self, z):
+        return self.last(z).view(-1, CHANNELS, 5, 5)
+
+
+LATENT = Latent.of(Draw(), 3)
+
+
 def small(name):
     """The registered method with few steps, samples and regions."""
     fields = whybox.core.registry.method_class(name).__dataclass_fields__
-    few = {"samples": 8, "steps": 3, "regions": whybox.Along(1)}
+    few = {"samples": 8, "steps": 3, "rounds": 1, "weights": 5, "regions": whybox.Along(1), "latent": LATENT}
     return whybox.method(name, **{key: value for key, value in few.items() if key in fields})
 
 

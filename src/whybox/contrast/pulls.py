@@ -31,7 +31,8 @@ def pulls(
     lowest = torch.cat((-highest[:, :, :1], lowest[:, :, 1:]), 2)
     found = found.clamp(lowest, highest)
     worth = (levels[:, None] * found).sum(2) - (found @ gram * found).sum(2) / 2
-    return found[torch.arange(len(found)), worth.nan_to_num(-torch.inf).argmax(1)]
+    best: Tensor = found[torch.arange(len(found)), worth.nan_to_num(-torch.inf).argmax(1)]
+    return best
 
 
 def _choices(k: int) -> tuple[Tensor, Tensor]:

@@ -56,8 +56,8 @@ class WeightedContrast(Method):
         if isinstance(task.inputs, tuple) or not task.inputs.is_floating_point():
             raise InputError("a map is imposed on one input, of numbers")
         pair = pair_of(task)
-        answers = [self.of.attribute(replace(task, target=Logit(classes))) for classes in pair.unbind(1)]
-        answers = [a if isinstance(a, Attribution) else Attribution(a) for a in answers]
+        found = (self.of.attribute(replace(task, target=Logit(classes))) for classes in pair.unbind(1))
+        answers = [a if isinstance(a, Attribution) else Attribution(a) for a in found]
         true, probe = (as_tuple(answer.relevance)[0] for answer in answers)
         kept = self._kept(task, pair, true, probe)
         # The mean of E_t − w·E_p over the kept w is E_t less E_p by their mean weight.

@@ -39,11 +39,15 @@ class XGEM(Method):
     Source: Joshi, Koyejo, Kim & Ghosh 2018, arXiv 1806.08867; "boundary": Feghahati et al. 2020, ECAI 2020.
 
     Args:
-        latent, residual, tolerance, starts, film: as in CDeepEx; descent has one start and no tolerance.
+        latent: as in CDeepEx.
         form: "boundary" or "descent".
+        residual: as in CDeepEx.
         weight: λ, for the descent.
         steps: at most, for the descent.
+        tolerance: the |h| that counts as a tie, for the boundary.
+        starts: as in CDeepEx, for the boundary.
         rounds: of the augmented Lagrangian, at most, for the boundary.
+        film: keep so many inputs on the straight way from z0 to z_e in the details.
     """
 
     latent: Latent | str | None = None
