@@ -12,12 +12,12 @@ import torch
 from whybox.contrast.latent import VAE, WGAN, train
 
 HERE = Path(__file__).parent
-DIGITS = HERE.parents[1] / "src/whybox/contrast/latent/digits.latent"
+DIGITS = HERE.parents[1] / "src/whybox/contrast/latent/digits.safetensors"
 
 # What is trained on which data, and where it goes.
 MODELS = {
-    "digits": ("digits", WGAN(size=32, steps=10_000, critic_steps=3, rate=3e-4), DIGITS),
-    "mnist": ("MNIST", WGAN(steps=8_000, critic_steps=3, rate=3e-4, encoder_steps=2_000), HERE / "mnist.latent"),
+    "digits": ("digits", WGAN(size=32, steps=3_000, critic_steps=3, rate=5e-4, encoder_steps=2_000), DIGITS),
+    "mnist": ("MNIST", WGAN(steps=5_000, critic_steps=3, rate=4e-4, encoder_steps=2_000), HERE / "mnist.latent"),
     "mnist-vae": ("MNIST", VAE(size=32, steps=6_000), HERE / "mnist-vae.latent"),
 }
 

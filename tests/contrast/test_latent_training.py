@@ -6,11 +6,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from importlib.resources import files
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
+from whybox import datasets, models
+from whybox.cli.commands import app
 from whybox.contrast.latent import VAE, WGAN, Latent, train, training
 from whybox.core.errors import CheckpointError, InputError, ModelError, UnknownNameError
 
@@ -49,6 +53,10 @@ def test_all_kinds_can_be_used_for_what_a_latent_model_is_for(kind, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.latent"]
 
 
+class StoppedError(Exception):
+    pass
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_anywhere_it_goes_on_to_the_same_weights(kind, tmp_path, monkeypatch):
     """A checkpoint at every step, and an end after any of them, also between the stages."""
@@ -56,10 +64,6 @@ def test_stopped_anywhere_it_goes_on_to_the_same_weights(kind, tmp_path, monkeyp
     monkeypatch.setattr(training, "EVERY", 0.0)
     write = training.files.write
     for stop in (1, 2, 12, 13, 18):
-
-        class Stop(Exception):
-            pass
-
         count = 0
 
         def once(*arguments, stop=stop):
@@ -67,12 +71,13 @@ def test_stopped_anywhere_it_goes_on_to_the_same_weights(kind, tmp_path, monkeyp
             write(*arguments)
             count += 1
             if count == stop:
-                raise Stop
+                raise StoppedError
 
         out = tmp_path / f"{stop}.latent"
-        with monkeypatch.context() as patch, pytest.raises(Stop):
+        with monkeypatch.context() as patch:
             patch.setattr(training.files, "write", once)
-            quiet(pictures(), KINDS[kind], out)
+            with pytest.raises(StoppedError):
+                quiet(pictures(), KINDS[kind], out)
         assert not out.exists()
         assert (tmp_path / f"{stop}.latent.training").exists()
         assert quiet(pictures(), KINDS[kind], out) == whole
@@ -159,16 +164,16 @@ def test_a_damaged_checkpoint_is_recognised(how, tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path, monkeypatch):
     out = tmp_path / "a.latent"
     stopped(out, monkeypatch)
-    with pytest.raises(InputError, match="another training.*digest"):
+    with pytest.raises(InputError, match=r"another training.*digest"):
         quiet(pictures() / 2, KINDS["vae"], out)
-    with pytest.raises(InputError, match="another training.*rate"):
+    with pytest.raises(InputError, match=r"another training.*rate"):
         quiet(pictures(), VAE(size=2, maps=(4,), steps=18, batch=8, rate=0.1), out)
 
 
 def test_a_training_that_diverges_says_so_and_keeps_no_checkpoint_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "EVERY", 0.0)
     kind = WGAN(size=3, maps=(4,), steps=400, batch=8, rate=1e6)
-    with pytest.raises(ModelError, match="diverged.*rate"):
+    with pytest.raises(ModelError, match=r"diverged.*rate"):
         quiet(pictures(), kind, tmp_path / "a.latent")
     checkpoint = tmp_path / "a.latent.training"
     if checkpoint.exists():
@@ -227,3 +232,33 @@ def test_bad_input(tmp_path):
         quiet(pictures(), kind, tmp_path / "absent/a.latent")
     with pytest.raises(InputError, match="folder"):
         quiet(pictures(), kind, tmp_path)
+
+
+def test_the_shipped_model_knows_digits_and_nothing_else():
+    """Test digits stay of their class for the embedded classifier, which the latent model has never seen."""
+    latent = Latent.load(files("whybox.contrast.latent") / "digits.safetensors")
+    images = datasets.load("digits", "test")[0][:40]
+    z = latent.invert(images)
+    classifier = models.load("digits").module.eval()
+    with torch.no_grad():
+        same = classifier(latent.decode(z)).argmax(1) == classifier(images).argmax(1)
+    assert same.float().mean() >= 0.95
+    assert (latent.share_nearer(latent.distance(images, z)) < 1).float().mean() >= 0.95
+    for strange in (1 - images, torch.rand_like(images)):
+        assert (latent.share_nearer(latent.distance(strange, latent.invert(strange))) == 1).all()
+        assert latent.realism(strange).mean() < latent.realism(images).mean()
+
+
+def test_the_command(tmp_path):
+    def run(*arguments):
+        return CliRunner().invoke(app, ["latent", "train", *arguments])
+
+    out = tmp_path / "a.latent"
+    done = run("digits", "--kind", "vae", "--steps", "2", "--size", "3", "--output", str(out))
+    assert done.exit_code == 0, done.output
+    assert f"(digits, vae, 3 → (1, 8, 8), {Latent.load(out).digest[:8]})" in done.output
+    for wrong, says in ((["mnits", "-o", str(out)], "MNIST"), (["digits", "-o", str(out)], "another training")):
+        failed = run(*wrong)
+        assert failed.exit_code == 2
+        assert says in failed.output
+    assert run("digits", "--kind", "gan", "-o", str(out)).exit_code == 2

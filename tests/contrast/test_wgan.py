@@ -97,7 +97,10 @@ def test_it_learns_where_the_data_lie(lipschitz):
     """Two columns, correlated, away from the origin: the generated points have their means and their correlation."""
     z = torch.randn(512, 2, generator=torch.Generator().manual_seed(1))
     data = torch.stack((5 + z[:, 0], -3 + 0.9 * z[:, 0] + 0.3 * z[:, 1]), 1)
-    settings = {"penalty": {"rate": 3e-3, "penalty": 0.1, "steps": 200}, "clip": {"rate": 2e-3, "clip": 0.1, "steps": 12}}
+    settings = {
+        "penalty": {"rate": 3e-3, "penalty": 0.1, "steps": 200},
+        "clip": {"rate": 2e-3, "clip": 0.1, "steps": 12},
+    }
     kind = WGAN(lipschitz, size=2, maps=(32,), **settings[lipschitz])
     course, _ = steps(kind, data, kind.steps)
     with torch.no_grad():

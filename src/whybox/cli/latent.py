@@ -20,7 +20,8 @@ def _group() -> None:
 @group.command()
 def train(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="digits, MNIST, FashionMNIST, CIFAR10 or folder:PATH: its training part.")
+        str,
+        typer.Argument(metavar="DATA", help="digits, MNIST, FashionMNIST, CIFAR10 or folder:PATH: its training part."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The latent model to write.")],
     kind: Annotated[str, typer.Option(metavar="KIND", help="wgan-gp, wgan (by clipping) or vae.")] = "wgan-gp",

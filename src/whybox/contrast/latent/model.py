@@ -74,14 +74,16 @@ class Latent(Value):
 
     def decode(self, z: Float[Tensor, "n size"]) -> Float[Tensor, "n ..."]:
         """G(z), differentiable with respect to z; each row alone."""
-        return self.generator(z)
+        x: Tensor = self.generator(z)
+        return x
 
     def encode(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n size"]:
         """The encoder's point for each sample, in one pass; InputError where there is no encoder."""
         if self.encoder is None:
             raise InputError("this latent model has no encoder; invert(x) finds the points without one")
         with torch.no_grad():
-            return self.encoder(x)[:, : self.size]
+            points: Tensor = self.encoder(x)[:, : self.size]
+        return points
 
     def invert(
         self, x: Float[Tensor, "n ..."], *, seed: int = 0, steps: int = 100, restarts: int = 8
@@ -130,7 +132,8 @@ class Latent(Value):
         if self.critic is None:
             raise InputError("this latent model has no critic; one trained with kind='wgan-gp' or 'wgan' has")
         with torch.no_grad():
-            return self.critic(x)[:, 0]
+            scores: Tensor = self.critic(x)[:, 0]
+        return scores
 
     def measured(self, data: Float[Tensor, "n ..."], *, seed: int = 0) -> "Latent":
         """The same latent model with `spread` measured on these data, each inverted with the default settings."""
@@ -159,7 +162,8 @@ class Latent(Value):
         """
         tensors, record = files.read(Path(path), WHAT, "train one with whybox.latent.train(data, out=FILE)")
         try:
-            plan = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["plan"].items()})
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["plan"].items()}
+            plan = Plan(**fields)
             nets = {
                 name: _filled(getattr(plan, name)(), tensors, name)
                 for name in ("generator", "encoder", "critic")

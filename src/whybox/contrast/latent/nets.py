@@ -1,7 +1,8 @@
 """The nets of a latent model: convolutions for pictures (DCGAN's, of any width), dense layers for everything else."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -35,7 +36,7 @@ class Plan:
 
     shape: tuple[int, ...]
     size: int
-    maps: tuple[int, ...] = field(default=NARROW)
+    maps: tuple[int, ...] = NARROW
     side: int | None = None
     normed: bool = False
     moments: int = 1
@@ -64,7 +65,8 @@ class Plan:
         if self.side is not None:
             return self.side, self.side
         unit = 2 ** len(self.maps)
-        return tuple(math.ceil(edge / unit) * unit for edge in self.shape[1:])  # type: ignore[return-value]
+        height, width = (math.ceil(edge / unit) * unit for edge in self.shape[1:])
+        return height, width
 
     def generator(self) -> "Generator":
         """A new generator: latent (n, size) to data (n, *shape)."""
@@ -170,17 +172,18 @@ class Reader(nn.Module):
 
     def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n outputs"]:
         """The numbers for each sample."""
-        return self.net(self.frame.inwards(x))
+        numbers: Tensor = self.net(self.frame.inwards(x))
+        return numbers
 
 
 def _upwards(plan: Plan) -> nn.Sequential:
     """DCGAN's generator: transposed convolutions 4 × 4, batch normalisation and ReLU, tanh at the end."""
-    base = tuple(edge // 2 ** len(plan.maps) for edge in plan.canvas)
+    height, width = (edge // 2 ** len(plan.maps) for edge in plan.canvas)
     layers: list[nn.Module] = [
         nn.Unflatten(1, (plan.size, 1, 1)),
-        nn.ConvTranspose2d(plan.size, plan.maps[0], base, bias=False),  # type: ignore[arg-type]
+        nn.ConvTranspose2d(plan.size, plan.maps[0], (height, width), bias=False),
     ]
-    for before, after in zip(plan.maps, plan.maps[1:], strict=False):
+    for before, after in pairwise(plan.maps):
         layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False)]
     last = plan.maps[-1]
     layers += [nn.BatchNorm2d(last), nn.ReLU(), nn.ConvTranspose2d(last, plan.shape[0], 4, 2, 1), nn.Tanh()]
@@ -191,7 +194,7 @@ def _downwards(plan: Plan, outputs: int, normed: bool) -> nn.Sequential:
     """DCGAN's discriminator, its last layer as wide as is asked for; the first has no batch normalisation."""
     layers: list[nn.Module] = []
     widths = (plan.shape[0], *plan.maps[::-1])
-    for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for number, (before, after) in enumerate(pairwise(widths)):
         layers.append(nn.Conv2d(before, after, 4, 2, 1))
         layers += [nn.BatchNorm2d(after)] if normed and number else []
         layers.append(nn.LeakyReLU(_LEAK))
@@ -202,6 +205,6 @@ def _downwards(plan: Plan, outputs: int, normed: bool) -> nn.Sequential:
 def _dense(inputs: int, hidden: tuple[int, ...], outputs: int, leak: float = 0.0) -> nn.Sequential:
     widths = (inputs, *hidden)
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.LeakyReLU(leak)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

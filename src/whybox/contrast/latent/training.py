@@ -51,7 +51,7 @@ def train(
 
     While it trains, its whole state is in `out` with ".training" appended: every half minute it is replaced, at once.
     The same call goes on from there after it was killed, to the same weights, bit for bit, as without the interruption
-    (on the same machine and number of threads). At the end the latent model is in `out`, and that file is gone; the
+    (on a CPU, with the same number of threads). At the end the latent model is in `out`, and that file is gone; the
     same call then reads it. After the training some hundred samples are inverted for `Latent.spread`.
 
     Args:
@@ -77,14 +77,16 @@ def train(
     if path is not None:
         files.check_writable(path)
     samples = _samples(data, root, kind.batch)
-    training = files.plain({
-        "data": data.lower() if isinstance(data, str) else "own data",
-        "kind": _name(kind),
-        "settings": asdict(kind),
-        "seed": seed,
-        "samples": len(samples),
-        "digest": digest_of({"data": samples}),
-    })
+    training = files.plain(
+        {
+            "data": data.lower() if isinstance(data, str) else "own data",
+            "kind": _name(kind),
+            "settings": asdict(kind),
+            "seed": seed,
+            "samples": len(samples),
+            "digest": digest_of({"data": samples}),
+        }
+    )
     if path is not None and path.is_file():
         return _finished(path, training)
     checkpoint = None if path is None else checkpoint_of(path)
@@ -95,8 +97,9 @@ def train(
     supply = Supply(samples, kind.batch, seed, torch.device(device))
     done = 0 if checkpoint is None else _resumed(checkpoint, training, course, supply)
     _run(course, supply, done, checkpoint, training, progress)
-    nets = {name: course.nets.get(name) for name in ("encoder", "critic")}
-    latent = Latent(course.nets["generator"], plan.size, plan=plan, training=training, **nets)
+    generator, encoder, critic = (course.nets.get(name) for name in ("generator", "encoder", "critic"))
+    assert generator is not None
+    latent = Latent(generator, plan.size, encoder, critic, plan=plan, training=training)
     chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(mix(seed, -1)))[:MEASURED]
     latent = latent.measured(samples[chosen].to(device), seed=seed).to("cpu")
     if path is not None and checkpoint is not None:
@@ -109,10 +112,12 @@ def _run(
     course: Course, supply: Supply, done: int, checkpoint: Path | None, training: Mapping[str, Any], progress: bool
 ) -> None:
     """All stages from step number `done` of the whole."""
-    before, kept = 0, time.monotonic()
+    kept = time.monotonic()
     for place, stage in enumerate(course.stages):
-        with tqdm(total=stage.steps, initial=min(max(done - before, 0), stage.steps), desc=stage.name, delay=2, leave=False, disable=not progress) as bar:  # fmt: skip
-            for number in range(max(done - before, 0), stage.steps):
+        before = sum(earlier.steps for earlier in course.stages[:place])
+        first = min(max(done - before, 0), stage.steps)
+        with tqdm(total=stage.steps, initial=first, desc=stage.name, delay=2, leave=False, disable=not progress) as bar:
+            for number in range(first, stage.steps):
                 supply.begin_step(place, number)
                 loss = stage.step(number, supply)
                 bar.update()
@@ -123,7 +128,6 @@ def _run(
                     record = {"training": training, "done": before + number + 1, "taken": supply.taken}
                     files.write(checkpoint, WHAT, course.state(), record)
                     kept = time.monotonic()
-        before += stage.steps
 
 
 def _checked(loss: Tensor, stage: Stage, number: int) -> float:
@@ -202,7 +206,7 @@ def _samples(data: Data, root: str | Path | None, batch: int) -> Tensor:
     elif isinstance(data, Tensor):
         samples = data.detach()
     else:
-        parts = [part[0] if isinstance(part, tuple | list) else part for part in data]
+        parts: list[Any] = [part[0] if isinstance(part, tuple | list) else part for part in data]
         if not parts or not all(isinstance(part, Tensor) and part.shape[1:] == parts[0].shape[1:] for part in parts):
             raise InputError("a loader gives batches, tensors of samples of one shape, or tuples that begin with one")
         samples = torch.cat(parts).detach()

@@ -89,7 +89,7 @@ class WGAN:
                 real = frame.inwards(supply.batch())
                 with torch.no_grad():
                     fake = generator.net(supply.normal(self.size))
-                loss = critic.net(fake).mean() - critic.net(real).mean()
+                loss: Tensor = critic.net(fake).mean() - critic.net(real).mean()
                 if self.lipschitz == "penalty":
                     loss = loss + self.penalty * gradient_penalty(critic.net, real, fake, supply.uniform())
                 _descend(loss, optimisers["critic"])
@@ -126,7 +126,8 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, between: Ten
     u = between.view(-1, *(1,) * (real.ndim - 1))
     points = (u * real + (1 - u) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    return penalty
 
 
 def _clip(critic: nn.Module, limit: float) -> None:
@@ -142,7 +143,7 @@ def _descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
 
 
 def _dcgan_start(layer: nn.Module) -> None:
-    """Weights from N(0, 0.02²), those of batch normalisation from N(1, 0.02²), biases 0; dense nets as torch has them."""
+    """Weights from N(0, 0.02²), of batch normalisation from N(1, 0.02²), biases 0; dense layers as torch has them."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):
