@@ -12,11 +12,8 @@ from whybox.contrast.constrained import STEPS, search
 from whybox.contrast.record import DIVERGED, NOT_FOUND, NOT_SETTLED, SOLVED
 
 
-def solve(problem, z0, starts=None, *, rounds=25, polished=True):
-    begins = z0.clone() if starts is None else starts
-    return search(
-        problem.ask, z0, begins, torch.arange(len(z0)), tolerance=0.02, rounds=rounds, polished=polished
-    )  # fmt: skip
+def solve(problem, z0, *, rounds=25, waves=(1,)):
+    return search(problem.ask, z0, z0[:, None].clone(), tolerance=0.02, rounds=rounds, waves=waves)
 
 
 def linear(classes: int, d: int, seed: int, samples: int):
@@ -75,7 +72,7 @@ class TestLinear:
 
     def test_the_augmented_lagrangian_alone_comes_near(self):
         problem, *_, z0 = linear(4, 6, 5, 8)
-        record, exact = solve(problem, z0, polished=False), solve(problem, z0)
+        record, exact = solve(problem, z0, waves=()), solve(problem, z0)
         assert (record.status <= NOT_SETTLED).all()
         assert (record.violation < 0.02).all()
         assert ((record.z - exact.z).norm(dim=1) <= 0.05 + 0.1 * exact.distance).all()
@@ -199,15 +196,14 @@ class TestNonlinear:
         problem, z0 = nonlinear(1, samples=6)
         together = solve(problem, z0)
         for i in range(6):
-            alone = search(
-                problem.ask, z0[i : i + 1], z0[i : i + 1].clone(), torch.tensor([i]), tolerance=0.02, rounds=25
-            )
+            one = Plain(lambda z, _, i=i: problem.scores(z, torch.full((len(z),), i)), margin=problem.margin)
+            alone = solve(one, z0[i : i + 1])
             torch.testing.assert_close(alone.z[0], together.z[i], rtol=1e-6, atol=1e-8)
             assert alone.forwards[0] == together.forwards[i]
 
     def test_at_most_a_fifth_of_the_plain_search_at_no_worse_a_distance(self):
         problem, z0 = nonlinear(2)
-        ours, plain = solve(problem, z0), solve(problem, z0, polished=False)
+        ours, plain = solve(problem, z0), solve(problem, z0, waves=())
         assert 5 * (ours.forwards + ours.backwards).sum() < (plain.forwards + plain.backwards).sum()
         both = (plain.status <= NOT_SETTLED) & (ours.status == SOLVED)
         assert ours.distance[both].median() <= plain.distance[both].median()
@@ -225,3 +221,30 @@ class TestNonlinear:
         assert (~told.isnan()).all(2).sum(1).tolist() == record.forwards.tolist()
         begin = problem.scores(z0, torch.arange(5)).log_softmax(1)[:, :2].detach()
         torch.testing.assert_close(told[:, 0], begin)
+
+
+class TestStarts:
+    def test_all_of_a_wave_are_searched_each_by_itself(self):
+        problem, z0 = nonlinear(2, samples=5)
+        starts = z0[:, None] + 0.5 * normal(5, 3, 8, seed=4) * torch.tensor([0.0, 1, 1]).double()[:, None]
+        record = search(problem.ask, z0, starts, tolerance=0.02, rounds=1, waves=(3,))
+        assert (record.forwards > 0).all()
+        settled = record.status[::3] == SOLVED
+        assert settled.sum() >= 4
+        torch.testing.assert_close(record.z[::3][settled], solve(problem, z0).z[settled], rtol=1e-6, atol=1e-8)
+        assert (record.sample == torch.arange(5).repeat_interleave(3)).all()
+
+    def test_the_next_wave_is_for_those_without_an_answer(self):
+        """From 0 the slope is 0; the second start is beyond that."""
+
+        def scores(z, sample):
+            stuck = (sample == 1).double()
+            fall = (1 - stuck) * z[:, 0] + stuck * (1 - z[:, 0].clamp_min(0.5))
+            return torch.stack((fall, torch.zeros_like(fall)), 1)
+
+        z0 = torch.tensor([[0.4, 0.0], [0.0, 0.0]], dtype=torch.float64)
+        starts = torch.stack((z0, z0 + torch.tensor([0.8, 0.0]).double()), 1)
+        record = search(Plain(scores).ask, z0, starts, tolerance=0.02, rounds=1, waves=(1, 1))
+        assert record.status.tolist() == [SOLVED, NOT_FOUND, NOT_FOUND, SOLVED]
+        assert record.forwards[1] == 0
+        torch.testing.assert_close(record.z[[0, 3], 0], torch.tensor([0.0, 1.0]).double(), rtol=0, atol=1e-6)

@@ -18,6 +18,9 @@ from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Method, Taxonomy
 from whybox.core.task import Task
 
+# Where no start settles, so many times as many more are tried.
+MORE = 2
+
 
 @dataclass(frozen=True)
 class CDeepEx(Method):
@@ -26,18 +29,19 @@ class CDeepEx(Method):
     z0 = argmin ‖G(z) − I‖², z_e = argmin ‖z − z0‖² with s_t = s_p and s_i + ε ≤ s_t, s_p for every other class i, where
     s are the model's scores for I + G(z) − G(z0), so that z0 gives I itself. The target is a `Contrast(t, p)`; a class
     is contrasted with its runner-up. Where R < 0 something is to be added, where R > 0 removed. The search is by
-    sequential quadratic programming, from several starts; where none settles, the one that came nearest goes on in rounds
-    of the augmented Lagrangian (32 steps each), and is tried again after each. `CDeepEx.paper(latent)` is the augmented
-    Lagrangian alone. Details, per sample: `contrast_image`; `classes` t and p, with their `probabilities` in it;
-    `distance` ‖z_e − z0‖; `violations`: |h| = |s_t − s_p|, and by how much another class comes too near; `status`, as a
-    place in `statuses`; `trajectory`: the probabilities of t and p in each iteration from the start that was kept, NaN behind the last; `latents` z0
-    and z_e; `reconstruction`: the distance of G(z0) from I; `forwards` and `backwards` of the search. A sample without
-    a contrast has NaN in place of what was not found.
-    Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for up to three other classes; where
-    none settles, at most 74 · rounds more. Beside these three forward passes, and 128 for the whole batch; z0 costs no
-    pass of the model.
+    sequential quadratic programming, from several starts; where none settles, the one that came nearest goes on in
+    rounds of the augmented Lagrangian (32 steps each), and is tried again after each. `CDeepEx.paper(latent)` is the
+    augmented Lagrangian alone. Details, per sample: `contrast_image`; `classes` t and p, with their `probabilities` in
+    it; `distance` ‖z_e − z0‖; `violations`: |h| = |s_t − s_p|, and by how much another class comes too near; `status`,
+    as a place in `statuses`; `trajectory`: the probabilities of t and p in each iteration from the start that was kept,
+    NaN behind the last; `latents` z0 and z_e; `reconstruction`: the distance of G(z0) from I; `forwards` and
+    `backwards` of the search. A sample without a contrast has NaN in place of what was not found.
+    Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for up to three other classes;
+    where nothing settles, at most 74 · rounds more. Beside these three forward passes, and 128 for the whole batch; z0
+    costs no pass of the model.
     Limits: as natural as what G draws, and as near as G comes to the input (see the check); a local optimum, one of
-    several, and not quite that where more than three other classes are as likely as the two; says nothing of what lies off the latent space.
+    several, and not quite that where more than three other classes are as likely as the two; says nothing of what lies
+    off the latent space.
     Source: Feghahati, Shelton, Pazzani & Tang 2020, "CDeepEx: Contrastive Deep Explanations", ECAI 2020.
 
     Args:
@@ -47,7 +51,7 @@ class CDeepEx(Method):
         margin: ε, by which the two classes stay above all others.
         tolerance: the |h| that counts as a tie.
         starts: from how many points the search begins: z0, two on the way to points of the probe class, one with noise,
-            and so on; the nearest contrast is kept.
+            and so on; the nearest contrast is kept. Where none settles, twice as many more are tried.
         rounds: of the augmented Lagrangian, at most.
         search: "polished", or "plain": the augmented Lagrangian alone, all its rounds.
         film: keep so many inputs on the straight way from z0 to z_e in the details.
@@ -91,23 +95,17 @@ class CDeepEx(Method):
 
 
 def contrasted(problem: Problem, tolerance: float, count: int, rounds: int, polished: bool, film: int) -> Attribution:
-    """The answer of the nearest contrast found from `count` starts."""
-    n, size = problem.origin.shape
-    rows = torch.arange(n).repeat_interleave(count)
-    begins = starts(problem, count).view(-1, size)
+    """The answer of the nearest contrast found from `count` starts, or from more where these find none."""
+    n = len(problem.origin)
+    waves = (count, MORE * count) if polished else ()
+    begins = starts(problem, sum(waves) or 1)
     with problem.task.bar(rounds) as bar:
         record = search(
-            problem.ask,
-            problem.origin[rows],
-            begins,
-            rows,
-            tolerance=tolerance,
-            rounds=rounds,
-            polished=polished,
-            bar=bar,
-        )
-    best = torch.arange(n) * count + _order(record).view(n, count).argmin(1)
-    asked = record.forwards.view(n, count).sum(1), record.backwards.view(n, count).sum(1)
+            problem.ask, problem.origin, begins, tolerance=tolerance, rounds=rounds, waves=waves, bar=bar
+        )  # fmt: skip
+    width = begins.shape[1]
+    best = torch.arange(n) * width + _order(record).view(n, width).argmin(1)
+    asked = record.forwards.view(n, width).sum(1), record.backwards.view(n, width).sum(1)
     return answer(problem, record.z[best], record.status[best], record.told()[best], asked, film)
 
 

@@ -29,47 +29,54 @@ def search(
     ask: Ask,
     origin: Tensor,
     starts: Tensor,
-    sample: Tensor,
     *,
     tolerance: float,
     rounds: int,
-    polished: bool = True,
+    waves: tuple[int, ...] = (1,),
     bar: Any = None,
 ) -> Record:
-    """Search from each start (n, d) for the point nearest its origin (n, d), both double precision on the CPU.
+    """Search from the starts (n, s, d) of each sample for the point nearest its origin (n, d).
 
-    A polish is tried from every start. Where none of a sample's settles, the one that came nearest to fulfilling the
-    constraints goes on in rounds, of STEPS steps of Adam on the augmented Lagrangian and another polish each.
+    A polish is tried from every start of the first wave; then of the next for the samples of which none has settled.
+    Where none ever does, the start that came nearest to fulfilling the constraints goes on in rounds, of STEPS steps of
+    Adam on the augmented Lagrangian and another polish each.
 
     Args:
-        ask: the problem; it is told the `sample` of each row (n,).
-        origin: where the distance is measured from.
-        starts: where the search begins.
-        sample: the sample of each row.
+        ask: the problem.
+        origin: where the distance is measured from, double precision, on the CPU; `starts` likewise.
+        starts: where the search begins; a row of the record is a sample's start.
         tolerance: the |h| that counts as zero.
         rounds: how many at most.
-        polished: False for the augmented Lagrangian alone, with all its rounds for every start.
+        waves: how many starts each wave has; none for the augmented Lagrangian alone, all rounds from the first start.
         bar: a progress bar of `rounds` steps.
     """
-    record = Record(ask, origin, sample, tolerance)
+    n, count, size = starts.shape
+    sample, number = torch.arange(n).repeat_interleave(count), torch.arange(count).repeat(n)
+    record, begins = Record(ask, origin[sample], sample, tolerance), starts.reshape(-1, size)
+    done = 0
+    for wave in waves:
+        rows = ((number >= done) & (number < done + wave) & ~record.answered()).nonzero()[:, 0]
+        if len(rows):
+            polish(record, rows, begins[rows])
+        done += wave
+    chosen = (record.nearest() & ~record.answered() if waves else number == 0).nonzero()[:, 0]
+    nothing = origin.new_zeros(len(chosen))
     active = Active(
-        len(starts),
-        z=starts,
-        equality=starts.new_zeros(len(starts)),
-        inequality=starts.new_zeros((len(starts), 2, 1)),  # of every g
-        penalty=starts.new_full((len(starts),), PENALTY),
-        violation=starts.new_full((len(starts),), torch.inf),
-        distance=starts.new_full((len(starts),), torch.inf),
+        len(chosen),
+        row=chosen,
+        z=begins[chosen],
+        equality=nothing,
+        inequality=nothing[:, None, None].expand(-1, 2, 1),  # of every g
+        penalty=nothing + PENALTY,
+        violation=nothing + torch.inf,
+        distance=nothing + torch.inf,
     )
-    for number in range(rounds + 1):
-        if polished and len(active):
-            polish(record, active.sample, active["z"])
-            active.finish(record.answered()[active.sample])
-            if not number:
-                active.finish(~record.nearest()[active.sample])
-        if not len(active) or number == rounds:
+    for _ in range(rounds):
+        if not len(active):
             break
-        _round(record, active, leaves=polished)
+        _round(record, active, leaves=bool(waves))
+        if waves and len(active):
+            active.finish(polish(record, active["row"], active["z"]))
         if bar is not None:
             bar.update(1)
     return record
@@ -77,7 +84,7 @@ def search(
 
 def _round(record: Record, active: Active, *, leaves: bool) -> None:
     """Descend on L = ‖z − z0‖² + λ h + c h²/2 + Σ (max(0, μ + c g)² − μ²)/2c, then adapt λ, μ and c."""
-    rows, z = active.sample, active["z"]
+    rows, z = active["row"], active["z"]
     equality, inequality, penalty = active["equality"], active["inequality"], active["penalty"]
 
     def pulls(values: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,4 +115,4 @@ def _round(record: Record, active: Active, *, leaves: bool) -> None:
     record.settle(rows, z, values, stalled)
     broken = ~torch.isfinite(values).all(1)
     record.diverge(rows[broken])
-    active.finish(broken | (record.answered()[rows] & leaves))
+    active.finish(broken | (stalled & leaves))
