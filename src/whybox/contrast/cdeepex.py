@@ -53,7 +53,7 @@ class CDeepEx(Method):
         starts: from how many points the search begins: z0, two on the way to points of the probe class, one with noise,
             and so on; the nearest contrast is kept. Where none settles, twice as many more are tried.
         rounds: of the augmented Lagrangian, at most.
-        search: "polished", or "plain": the augmented Lagrangian alone, all its rounds.
+        search: "polished", or "plain": the augmented Lagrangian alone, all its rounds, from z0.
         film: keep so many inputs on the straight way from z0 to z_e in the details.
     """
 

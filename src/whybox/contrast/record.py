@@ -100,7 +100,8 @@ class Record:
         first = torch.full(least.shape, len(self.sample))
         mine = (self.violation == least[self.sample]).nonzero()[:, 0]
         first = first.scatter_reduce(0, self.sample[mine], mine, "amin")
-        return torch.arange(len(self.sample)) == first[self.sample]
+        own: Tensor = torch.arange(len(self.sample)) == first[self.sample]
+        return own
 
     def told(self) -> Tensor:
         """What was told of each iteration (n, iterations, e), NaN behind a row's last."""
