@@ -94,7 +94,7 @@ def imagenet(count: int, folder: Path) -> Subject:
     """SqueezeNet and photographs."""
     model = data.squeezenet(chunk=3)
     inputs, labels = data.photographs(model, count)
-    return Subject("ImageNet", model, labels, inputs, {"mirrored": mirrored(model)}, 3, 6, 6, blur=10.0)
+    return Subject("ImageNet", model, labels, inputs, {"mirrored": mirrored(model)}, 3, 6, 3, blur=10.0)
 
 
 def digits(count: int, folder: Path) -> Subject:
