@@ -15,6 +15,7 @@ from whybox.attribution.masks.masked import Masked, Places
 from whybox.attribution.masks.optimiser import Objective, minimise
 from whybox.attribution.masks.prediction import MeanLogProbability, wanted
 from whybox.attribution.perturbation.engine import ask
+from whybox.core.annotations import check_fields
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.reference import Blur, Infill, Zero
@@ -81,9 +82,10 @@ class MeaningfulPerturbation(Method):
     rate: float = 0.1
     film: int = 0
 
-    taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence")
+    taxonomy = Taxonomy(shows="mask", needs="gradients", relation="dependence")
 
     def __post_init__(self) -> None:
+        check_fields(self)
         weights = (self.area, self.variation, self.softness)
         if not all(0 <= weight < math.inf for weight in weights):
             raise InputError(f"area, variation and softness are finite and not negative, not {weights}")
