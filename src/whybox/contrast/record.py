@@ -112,7 +112,8 @@ class Record:
         return kept
 
     def _distance(self, rows: Tensor, z: Tensor) -> Tensor:
-        return (z - self.origin[rows]).norm(dim=1)
+        distance: Tensor = (z - self.origin[rows]).norm(dim=1)
+        return distance
 
     def _keep(self, rows: Tensor, z: Tensor, distance: Tensor, missed: Tensor, which: Tensor, status: int) -> None:
         here = rows[which]
