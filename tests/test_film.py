@@ -42,6 +42,13 @@ def test_a_search_that_was_filmed_is_drawn_below() -> None:
     assert torch.equal(film_of(found.sample(1), 0), found.details["film"][1])
 
 
+def test_a_single_frame_is_the_last() -> None:
+    found = whybox.explain(model(), pictures(1), NeuroMask(steps=6, film=1), checks=False)
+    assert torch.equal(film_of(found, 0), found.relevance[0])
+    (strip,) = plot.explanation(found).subfigs[1].axes
+    assert strip.get_title() == "100%"
+
+
 @pytest.mark.parametrize(("sample", "full"), [(0, 127), (1, 255)])
 def test_frames_are_drawn_from_zero_to_one(explanation: Explanation, sample: int, full: int) -> None:
     shown = [np.asarray(ax.images[0].get_array()) for ax in plot.explanation(explanation, sample).subfigs[1].axes]

@@ -26,7 +26,7 @@ def film_of(explanation: Explanation, sample: int) -> Float[Tensor, "frames ..."
 
 def draw_film(figure: "FigureBase", frames: Float[Tensor, "frames ..."]) -> None:
     """Draw the strip, with how much of the search is done: masks of pictures side by side, of a series as rows."""
-    done = [f"{share:.0%}" for share in torch.linspace(0, 1, len(frames)).tolist()]
+    done = [f"{share:.0%}" for share in reversed(torch.linspace(1, 0, len(frames)).tolist())]
     if frames.ndim == 3:
         axes = figure.subplots(1, len(frames), squeeze=False)[0]
         for ax, frame, share in zip(axes, frames, done, strict=True):
