@@ -164,7 +164,10 @@ class NeuroMask(Method):
         )
         relevance = mask(found.weights).view(-1, *places.shape).to(x.dtype)
         score, lost = masked.outcome(wanted(task), relevance)
-        checks = () if lost is None else (Check("class lost under the mask", lost.double(), 0.0, LOST),)
+        checks: tuple[Check, ...] = ()
+        if lost is not None:
+            gone = lost.double().masked_fill(score.isnan(), torch.nan)  # of NaN no class is predicted
+            checks = (Check("class lost under the mask", gone, 0.0, LOST),)
         return answer(found, relevance, found.steps * (2 if self.deletion else 1), score, lost, *checks)
 
     def _data(self, masked: Masked) -> Callable[[Tensor, Tensor, int], Tensor]:
