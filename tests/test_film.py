@@ -11,7 +11,7 @@ import whybox
 from report_cases import model, pictures, pictures_in
 from whybox import Domain, Explanation, Model, NeuroMask, plot, report
 from whybox.plot import STRENGTH
-from whybox.plot.film import film_of, film_scale
+from whybox.plot.film import film_of
 from whybox.report.film import film_view
 from whybox.report.write import html
 
@@ -42,12 +42,19 @@ def test_a_search_that_was_filmed_is_drawn_below() -> None:
     assert torch.equal(film_of(found.sample(1), 0), found.details["film"][1])
 
 
-def test_the_last_frame_gives_the_scale(explanation: Explanation) -> None:
-    assert film_scale(film_of(explanation, 0)).limit == 0.5
-    assert film_scale(film_of(explanation, 1)).limit == 1.0
-    shown = [np.asarray(ax.images[0].get_array()) for ax in plot.explanation(explanation, 1).subfigs[1].axes]
-    assert shown[2][FOUND].tolist() == np.tile([*STRENGTH, 255], (4, 4, 1)).tolist()
-    assert (np.abs(shown[0][..., 3].astype(int) - 127) <= 2).all()  # half of the last one's strength
+def test_a_single_frame_is_the_last() -> None:
+    found = whybox.explain(model(), pictures(1), NeuroMask(steps=6, film=1), checks=False)
+    assert torch.equal(film_of(found, 0), found.relevance[0])
+    (strip,) = plot.explanation(found).subfigs[1].axes
+    assert strip.get_title() == "100%"
+
+
+@pytest.mark.parametrize(("sample", "full"), [(0, 127), (1, 255)])
+def test_frames_are_drawn_from_zero_to_one(explanation: Explanation, sample: int, full: int) -> None:
+    shown = [np.asarray(ax.images[0].get_array()) for ax in plot.explanation(explanation, sample).subfigs[1].axes]
+    assert (shown[2][FOUND][..., :3] == STRENGTH).all()
+    assert (np.abs(shown[2][FOUND][..., 3].astype(int) - full) <= 2).all()
+    assert (np.abs(shown[0][..., 3].astype(int) - 127) <= 2).all()
     assert not shown[1][8:].any()
 
 

@@ -1,6 +1,7 @@
 """Colours, scales and figures against facts known beforehand."""
 
 import io
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -29,6 +30,20 @@ class TestScale:
         scale = plot.scale_of(values)
         assert scale.limit == pytest.approx(np.percentile(values.abs().numpy(), 99.5))
         assert scale.signed
+
+    def test_a_mask_is_drawn_from_zero_to_one(self) -> None:
+        """On a scale of its own an almost empty mask would look full."""
+        found = replace(explanation((1, 1, 8, 8), "neuro_mask(steps=1)"), relevance=torch.full((1, 1, 8, 8), 0.1))
+        assert plot.scale_for(found, 0, signed=False).limit == 1.0
+        drawn = plot.explanation(found).axes[1].images[1].get_array()
+        assert (np.abs(drawn[..., 3].astype(int) - 25.5) <= 1).all()
+        own = replace(found, method={"name": "gradient"})
+        assert plot.scale_for(own, 0, signed=False).limit == pytest.approx(0.1)
+
+    @pytest.mark.parametrize("shape", [(1, 2, 8), (1, 8)])
+    def test_bars_of_a_mask_too(self, shape: tuple[int, ...]) -> None:
+        ax = plot.explanation(explanation(shape, "neuro_mask(steps=1)")).axes[-1]
+        assert (0.0, 1.0) in (ax.get_xlim(), ax.get_ylim())
 
     def test_several_maps_share_one_scale(self) -> None:
         maps = [torch.full((10, 10), 1.0), torch.full((10, 10), 4.0)]

@@ -15,6 +15,7 @@ from whybox import plot, report
 from whybox.core.errors import InputError
 from whybox.report.maps import map_view
 from whybox.report.names import percent
+from whybox.report.view import view
 from whybox.report.write import html
 
 
@@ -187,3 +188,23 @@ def test_no_sum_is_shown_where_a_place_has_the_value_of_its_region() -> None:
     gradient, shap = (map_view(one, 0, "a map", signed=True).total for one in found.explanations)
     assert gradient
     assert not shap
+
+
+def test_a_mask_has_the_scale_of_all_masks_and_no_sum() -> None:
+    found = report.collect(model(), pictures(), ["neuro_mask(steps=2)"])
+    shown = map_view(found.explanations[0], 0, "a map", signed=False)
+    assert (shown.limit, shown.total) == (1.0, "")
+    assert report.as_json(found, ["a", "b"])["pictures"][0]["explanations"][0]["relevance"]["full_colour"] == 1.0
+    assert "percentile)" not in found.explanations[0]._repr_html_()
+
+
+def test_a_contrast_without_signs_is_drawn_in_one_colour_and_has_no_sum_over_regions() -> None:
+    found = report.collect(model(), pictures(), ["sensitivity_analysis"])
+    contrast = view([found], ["a", "b"], "").pictures[0].models[0].contrast
+    assert contrast is not None
+    assert not any(option.map.signed for option in contrast.options)
+    found = report.collect(model(), pictures(), ["kernel_shap(regions=Patches(size=4), samples=64)"])
+    contrast = view([found], ["a", "b"], "").pictures[0].models[0].contrast
+    assert contrast is not None
+    assert all(option.map.signed and not option.map.total for option in contrast.options)
+    assert "the relevance sums to" not in html([found], ["a", "b"])

@@ -58,6 +58,17 @@ class TestCollect:
         assert fallback is not None
         assert fallback.method["name"] == "sensitivity_analysis"
 
+    def test_masks_are_no_contrasts(self) -> None:
+        """They have neither signs nor shares, and cost a search for every class."""
+        found = report.collect(model(), pictures(), ["neuro_mask(steps=2)"])
+        assert found.contrasts is None
+        assert "mask" in found.contrast_note
+        both = report.collect(
+            model(), pictures(), ["neuro_mask(steps=1)", "smooth_grad(of=sensitivity_analysis, samples=8)"]
+        )
+        assert both.contrasts is not None
+        assert both.contrasts.method["name"] == "smooth_grad"
+
     def test_versus_explains_the_contrast_and_comes_first(self) -> None:
         found = report.collect(model(), pictures(), ["gradient"], 2, versus=6)
         assert isinstance(found.target, Contrast)

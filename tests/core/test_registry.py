@@ -115,7 +115,7 @@ def test_a_method_is_a_value(method):
     assert dataclasses.is_dataclass(method)
     with pytest.raises(dataclasses.FrozenInstanceError):
         method.samples = 3
-    assert method.taxonomy.shows in ("features", "regions", "contrast")
+    assert method.taxonomy.shows in ("features", "regions", "mask", "contrast")
     assert isinstance(method.taxonomy.model_agnostic, bool)
 
 

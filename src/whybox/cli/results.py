@@ -45,8 +45,7 @@ def _prediction(found: "Findings", sample: int, model: str) -> list[str]:
     """The verdict, what is explained, and the most probable classes with their bars."""
     from whybox.report.verdict import verdict
 
-    this = None if found.contrasts is None else found.contrasts.this
-    said = verdict(found.explanations[0], sample, model, this, found.versus)
+    said = verdict(found.explanations[0], sample, model, found.this, found.versus)
     bars = [(bar.label, bar.percent, "█" * round(bar.share * _BAR)) for bar in said.bars]
     sentence = f"{said.model} {said.verb} {said.thing}{said.rest}"
     return [wrap(sentence, "  "), *(columns(bars, "    ") if bars else []), wrap(said.question, "  ")]

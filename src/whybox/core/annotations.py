@@ -2,7 +2,10 @@
 
 import re
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from dataclasses import fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from whybox.core.errors import InputError
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -21,6 +24,15 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation in (int, float):
         return isinstance(value, (int, annotation)) and not isinstance(value, bool)
     return isinstance(value, annotation) if isinstance(annotation, type) and origin is None else True
+
+
+def check_fields(value: Any) -> None:
+    """Raise InputError unless each field of this dataclass is of the type that its annotation asks for."""
+    annotations = get_type_hints(type(value))
+    for field in fields(value):
+        given, wanted = getattr(value, field.name), annotations[field.name]
+        if not fits(given, wanted):
+            raise InputError(f"{field.name} of {type(value).__name__} is {written(wanted)}, not {given!r}")
 
 
 def written(annotation: Any) -> str:

@@ -17,6 +17,12 @@ def config_class(config: dict[str, Any]) -> type | None:
     return None
 
 
+def config_shows(config: dict[str, Any]) -> str:
+    """What the relevance of a configured method is made of, as in `Taxonomy`; "features" where it is not registered."""
+    taxonomy = getattr(config_class(config), "taxonomy", None)
+    return "features" if taxonomy is None else str(taxonomy.shows)
+
+
 def config_title(config: dict[str, Any]) -> str:
     """A method's or a metric's class name; a wrapper says what it wraps."""
     cls = config_class(config)

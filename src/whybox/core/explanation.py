@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from whybox._version import __version__
+from whybox.core.configs import config_shows
 from whybox.core.errors import CheckpointError, InputError
 from whybox.core.layout import by_position
 from whybox.core.method import Check
@@ -117,6 +118,11 @@ class Explanation:
     def by_position(self) -> Tensor:
         """The first input's relevance with one value per position, (n, *grid): what is drawn and compared."""
         return by_position(as_tuple(self.relevance)[0], as_tuple(self.inputs)[0])
+
+    @property
+    def shows(self) -> str:
+        """What the relevance is made of, as in `Taxonomy`; "features" where the method is not registered."""
+        return config_shows(self.method)
 
     def save(self, path: str | Path) -> None:
         """Write the record into one safetensors file."""

@@ -29,14 +29,15 @@ class Taxonomy:
     """Where a method stands among the others (the three questions of Li et al. 2021, arXiv 2103.10689, and two more).
 
     Attributes:
-        shows: what the explanation is made of.
+        shows: what the explanation is made of; a "mask" says from 0 to 1 how much of each place is marked, which is no
+            amount: it has no sum and no share in a difference of scores.
         needs: what must be known of the model; "outputs" means that the method is model-agnostic.
         relation: how explanation and model hang together.
         local: it explains one prediction, not the whole model.
         trains: something must be trained or fitted first.
     """
 
-    shows: Literal["features", "regions", "contrast"]
+    shows: Literal["features", "regions", "mask", "contrast"]
     needs: Literal["outputs", "gradients", "architecture"]
     relation: Literal["closed-form", "composition", "dependence", "proxy"]
     local: bool = True

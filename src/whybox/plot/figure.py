@@ -11,7 +11,7 @@ from whybox.core.tree import as_tuple
 from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
 from whybox.plot.film import draw_film, film_of
 from whybox.plot.picture import picture
-from whybox.plot.scale import PERCENTILE, Scale, scale_of
+from whybox.plot.scale import PERCENTILE, Scale, scale_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     one = explanation.sample(sample)
     inputs, relevance = as_tuple(one.inputs)[0], as_tuple(one.relevance)[0]
     values = one.by_position()[0]
-    scale = scale_of(values, signed=bool((explanation.by_position() < 0).any()))
+    scale = scale_for(one, 0, signed=bool((explanation.by_position() < 0).any()))
     frames = film_of(one, 0)
     if inputs.ndim == 4 and relevance.ndim == 4:
         figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity, frames)
@@ -101,8 +101,10 @@ def _colour_bar(ax: "Axes", scale: Scale) -> None:
 
     limit = scale.limit or 1.0
     colours = ScalarMappable(Normalize(-limit if scale.signed else 0, limit), colour_map(signed=scale.signed))
-    bar = ax.get_figure().colorbar(colours, ax=ax, shrink=0.8, extend="both" if scale.signed else "max")  # type: ignore[union-attr]
-    bar.set_label(f"relevance; full colour at the\n{PERCENTILE}th percentile of |R|", fontsize="small")
+    extend = "neither" if scale.absolute else "both" if scale.signed else "max"
+    bar = ax.get_figure().colorbar(colours, ax=ax, shrink=0.8, extend=extend)  # type: ignore[union-attr]
+    where = "" if scale.absolute else f"; full colour at the\n{PERCENTILE}th percentile of |R|"
+    bar.set_label(f"relevance{where}", fontsize="small")
     bar.ax.tick_params(labelsize="small")
 
 
@@ -121,6 +123,8 @@ def _draw_series(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", fra
         ax = axes[1, 0]
     ax.bar(range(len(values)), torch.nan_to_num(values).tolist(), width=1.0, color=_colours(values, scale.signed))
     ax.axhline(0, color="0.6", linewidth=0.5)
+    if scale.absolute:
+        ax.set_ylim(0, scale.limit)
     ax.set_ylabel("relevance (raw)")
     ax.set_xlabel("position")
     ax.margins(x=0.01)
@@ -138,6 +142,8 @@ def _draw_bars(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None") -> "F
     names = [f"feature {i} = {float(given[i]):.3g}" if named else f"position {i}" for i in order.tolist()]
     ax.barh(range(len(order)), flat[order].tolist(), color=_colours(flat[order], scale.signed))
     ax.set_yticks(range(len(order)), names)
+    if scale.absolute:
+        ax.set_xlim(0, scale.limit)
     ax.axvline(0, color="0.6", linewidth=0.5)
     left = f", strongest {len(order)} of {len(flat)}" if len(order) < len(flat) else ""
     ax.set_xlabel(f"relevance (raw{left})")

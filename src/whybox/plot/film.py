@@ -8,7 +8,7 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation
 from whybox.plot.colour import heat
-from whybox.plot.scale import Scale, scale_of
+from whybox.plot.scale import MASK
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -24,23 +24,17 @@ def film_of(explanation: Explanation, sample: int) -> Float[Tensor, "frames ..."
     return frames[sample].detach().cpu() if isinstance(frames, Tensor) else None
 
 
-def film_scale(frames: Float[Tensor, "frames ..."]) -> Scale:
-    """One scale for all frames, that of the last: what the search gives up fades."""
-    return scale_of(frames[-1])
-
-
 def draw_film(figure: "FigureBase", frames: Float[Tensor, "frames ..."]) -> None:
     """Draw the strip, with how much of the search is done: masks of pictures side by side, of a series as rows."""
-    scale = film_scale(frames)
-    done = [f"{share:.0%}" for share in torch.linspace(0, 1, len(frames)).tolist()]
+    done = [f"{share:.0%}" for share in reversed(torch.linspace(1, 0, len(frames)).tolist())]
     if frames.ndim == 3:
         axes = figure.subplots(1, len(frames), squeeze=False)[0]
         for ax, frame, share in zip(axes, frames, done, strict=True):
-            ax.imshow(heat(frame, scale), interpolation="nearest")
+            ax.imshow(heat(frame, MASK), interpolation="nearest")
             ax.set_title(share, fontsize="small")
     else:
         axes = [figure.subplots()]
-        axes[0].imshow(heat(frames, scale), interpolation="nearest", aspect="auto")
+        axes[0].imshow(heat(frames, MASK), interpolation="nearest", aspect="auto")
     for ax in axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(color="0.8", linewidth=0.5)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whybox.core.explanation import Explanation
+
 PERCENTILE = 99.5
 
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -18,19 +20,27 @@ class Scale:
     """Relevance ±`limit` and beyond has the full colour, zero has none, and between them the colour is linear.
 
     Attributes:
-        limit: the 99.5th percentile of |R| over the positions; 0 where all relevance is zero.
+        limit: the 99.5th percentile of |R| over the positions; 0 where all relevance is zero; 1 for a mask.
         signed: whether there is relevance below zero, so that two colours are needed.
+        absolute: whether the limit is the same for all maps, and not a percentile of this one.
     """
 
     limit: float
     signed: bool
+    absolute: bool = False
 
     def says(self) -> str:
         """The scale in words."""
         if not self.limit:
             return "all relevance is zero: nothing is drawn"
         value = number(self.limit)
+        if self.absolute:
+            return f"full colour at R = {value}"
         return f"full colour at |R| ≥ {value}" if self.signed else f"full colour at R ≥ {value}"
+
+
+# That of masks: on a scale of its own an almost empty one would look full.
+MASK = Scale(1.0, signed=False, absolute=True)
 
 
 def number(value: float) -> str:
@@ -64,3 +74,8 @@ def scale_of(maps: Tensor | Sequence[Tensor], *, signed: bool | None = None) -> 
         return Scale(0.0, bool(signed))
     limit = float(np.percentile(np.abs(values), PERCENTILE)) or float(np.abs(values).max())
     return Scale(limit, bool((values < 0).any()) if signed is None else signed)
+
+
+def scale_for(explanation: Explanation, sample: int, *, signed: bool | None = None) -> Scale:
+    """The scale of one sample's map: its own, in two colours if it is `signed`, or that of all masks."""
+    return MASK if explanation.shows == "mask" else scale_of(explanation.by_position()[sample], signed=signed)

@@ -113,14 +113,18 @@ def _contrasts(
 ) -> tuple[Contrasts | None, str]:
     """The contrast maps of every sample, by the cheapest method that can make them; else None and the reason.
 
-    Preferred are methods that tell for from against: exchange the classes, and their map changes its sign.
+    Preferred are methods that tell for from against: exchange the classes, and their map changes its sign. Masks have
+    none, and no share in the difference between two classes.
     """
     outputs = able[0][1].outputs
     this, others = _classes(outputs, target)
     if this is None or others is None:
         return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
+    amounts = [answer for answer in able if answer[1].shows != "mask"]
+    if not amounts:
+        return None, "A mask says where, not how much speaks for one class and how much for another."
     note, instead = "", None
-    for method, _ in sorted(able, key=_cost):
+    for method, _ in sorted(amounts, key=_cost):
 
         def contrast(one: Tensor, other: Tensor, method: Method = method) -> Tensor:
             return as_tuple(method(model, inputs, Contrast(one, other), **options))[0].detach().cpu()

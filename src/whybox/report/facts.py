@@ -7,7 +7,7 @@ from whybox.plot import number
 from whybox.report.names import percent
 
 # Those that are shares of 1.
-_SHARES = ("kept_probability", "original_probability", "area", "r2")
+_SHARES = ("kept_probability", "left_probability", "original_probability", "area", "r2")
 
 
 def facts(explanation: Explanation, sample: int) -> dict[str, float]:

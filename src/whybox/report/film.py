@@ -8,7 +8,8 @@ from torch import Tensor
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
 from whybox.plot import picture
-from whybox.plot.film import film_of, film_scale
+from whybox.plot.film import film_of
+from whybox.plot.scale import MASK
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, composed
 
@@ -44,13 +45,12 @@ def film_view(explanation: Explanation, sample: int, title: str) -> FilmView | N
     height, width = strip.shape[:2]
     crisp = height <= CRISP
     uri = data_uri(webp(strip, None if crisp else 85))
-    return FilmView(title, uri, width, height, crisp, len(frames), film_scale(frames).says())
+    return FilmView(title, uri, width, height, crisp, len(frames), MASK.says())
 
 
 def _strip(frames: Tensor, pixels: np.ndarray) -> np.ndarray:
     """The frames side by side with a gap between them, which shows what is behind."""
     gap = max(1, pixels.shape[1] // 32)
-    scale = film_scale(frames)
-    parts = [np.pad(composed(pixels, frame, scale), ((0, 0), (0, gap), (0, 0))) for frame in frames]
+    parts = [np.pad(composed(pixels, frame, MASK), ((0, 0), (0, gap), (0, 0))) for frame in frames]
     clear = [np.pad(np.full((*pixels.shape[:2], 1), 255, np.uint8), ((0, 0), (0, gap), (0, 0))) for _ in frames]
     return np.concatenate((np.concatenate(parts, 1), np.concatenate(clear, 1)), 2)[:, :-gap]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import picture, scale_of
+from whybox.plot import picture, scale_for
 from whybox.report.film import FilmView, film_view
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, composed, is_signed, map_view
@@ -26,6 +26,7 @@ class _Sample:
     alt: str
     says: str
     signed: bool
+    absolute: bool
     rendering: str
     checks: tuple[CheckRow, ...]
     film: FilmView | None
@@ -49,6 +50,7 @@ def fragment(explanation: Explanation) -> str:
 
 def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
     shown = map_view(explanation, sample, title, signed=is_signed(explanation))
+    scale = scale_for(explanation, sample, signed=shown.signed)
     said = verdict(explanation, sample, model_titles([explanation.model])[0], None, None)
     inputs = as_tuple(explanation.inputs)[0]
     input_uri, map_uri, rendering = "", shown.uri, "auto"
@@ -57,7 +59,7 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         pixels = as_bytes(picture(inputs[sample], explanation.domains[0]))
         input_uri, map_uri = (
             data_uri(webp(pixels, None if max(pixels.shape) <= CRISP else 90)),
-            data_uri(webp(composed(pixels, values, scale_of(values, signed=shown.signed)))),
+            data_uri(webp(composed(pixels, values, scale))),
         )
         rendering = "pixelated" if max(pixels.shape) <= CRISP else "auto"
     return _Sample(
@@ -67,6 +69,7 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         alt=shown.alt,
         says=shown.says,
         signed=shown.signed,
+        absolute=scale.absolute,
         rendering=rendering,
         checks=trust([explanation], [title], sample).checks,
         film=film_view(explanation, sample, title),

@@ -10,14 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from whybox.core.explanation import Explanation
-from whybox.core.registry import method_class, methods
 from whybox.core.tree import as_tuple
-from whybox.plot import Scale, heat, number, scale_of
+from whybox.plot import Scale, heat, number, scale_for
 from whybox.plot import explanation as draw
 from whybox.report.images import as_bytes, data_uri, webp
 
 # Below this many positions a side, every position is drawn as a crisp square.
 CRISP = 64
+# What relevance is made of where its sum over the positions says nothing: a place has its region's value, or a mask's.
+SUMLESS = ("regions", "mask")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class MapView:
         limit: |R| at full colour.
         signed: whether it has two colours.
         crisp: whether its positions are few enough to be drawn as squares.
-        total: the sum of the relevance; "" where a place has the value of its whole region, so that it says nothing.
+        total: the sum of the relevance; "" where it says nothing: of a mask, and where a place has its region's value.
     """
 
     uri: str
@@ -53,12 +54,13 @@ def is_signed(explanation: Explanation) -> bool:
 def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool) -> MapView:
     """The map of one sample, on a scale of its own, in two colours if it is `signed`."""
     values = explanation.by_position()[sample]
-    scale = scale_of(values, signed=signed)
+    sumless = explanation.shows in SUMLESS
+    scale = scale_for(explanation, sample, signed=signed)
     if as_tuple(explanation.inputs)[0].ndim == 4 and values.ndim == 2:
         view = overlay(values, scale, title)
         size = tuple(as_tuple(explanation.inputs)[0].shape[2:])
         coarse = "" if tuple(values.shape) == size else f"{values.shape[1]} × {values.shape[0]} positions; "
-        return replace(view, says=coarse + view.says, total="" if _of_regions(explanation) else view.total)
+        return replace(view, says=coarse + view.says, total="" if sumless else view.total)
     return MapView(
         uri=_figure(explanation, sample),
         overlay=False,
@@ -67,13 +69,8 @@ def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool)
         limit=scale.limit,
         signed=scale.signed,
         crisp=False,
-        total=number(float(values.double().sum())),
+        total="" if sumless else number(float(values.double().sum())),
     )
-
-
-def _of_regions(explanation: Explanation) -> bool:
-    name = explanation.method["name"]
-    return name in methods() and method_class(name).taxonomy.shows == "regions"
 
 
 def overlay(values: Tensor, scale: Scale, title: str) -> MapView:

@@ -9,7 +9,7 @@ from torch import Tensor
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import scale_of
+from whybox.plot import Scale, scale_for, scale_of
 from whybox.report.facts import facts
 from whybox.report.findings import Failure, Findings
 from whybox.report.trace import conservation
@@ -75,7 +75,9 @@ def _method(result: Explanation | Failure) -> dict[str, Any]:
 def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
     parts = conservation(result, sample)
     return {
-        "relevance": _relevance(result.by_position(), tuple(as_tuple(result.relevance)[0].shape), sample),
+        "relevance": _relevance(
+            result.by_position(), tuple(as_tuple(result.relevance)[0].shape), sample, scale_for(result, sample)
+        ),
         "checks": [
             {
                 "name": check.name,
@@ -112,14 +114,14 @@ def _trace(result: Explanation, sample: int) -> list[dict[str, Any]] | None:
     ]
 
 
-def _relevance(places: Tensor, shape: tuple[int, ...], sample: int) -> dict[str, Any]:
+def _relevance(places: Tensor, shape: tuple[int, ...], sample: int, scale: Scale) -> dict[str, Any]:
     values = places[sample].double()
     return {
         "shape": list(shape[1:]),
         "sum": _plain(float(values.sum())),
         "min": _plain(float(values.min())),
         "max": _plain(float(values.max())),
-        "full_colour": scale_of(values).limit,
+        "full_colour": scale.limit,
         "map": _plain(values.tolist()) if values.numel() <= MOST_POSITIONS else None,
     }
 
@@ -129,14 +131,15 @@ def _contrasts(findings: Findings, sample: int) -> dict[str, Any] | None:
     contrasts = findings.contrasts
     if contrasts is None:
         return None
-    inputs = as_tuple(findings.explanations[0].inputs)[0]
+    maps = contrasts.by_position(as_tuple(findings.explanations[0].inputs)[0])
+    scale = scale_of([places[sample] for places in maps])
     return {
         "method": contrasts.method,
         "this": int(contrasts.this[sample]),
         "others": [
-            {"index": other, "relevance": _relevance(places, tuple(relevance.shape), sample)}
+            {"index": other, "relevance": _relevance(places, tuple(relevance.shape), sample, scale)}
             for other, places, relevance in zip(
-                contrasts.others[sample].tolist(), contrasts.by_position(inputs), contrasts.relevance, strict=True
+                contrasts.others[sample].tolist(), maps, contrasts.relevance, strict=True
             )
         ],
     }

@@ -1,13 +1,13 @@
 """The report as values that the template only has to lay out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 from torch import Tensor
 
 from whybox._version import __version__
-from whybox.core.configs import config_text, config_title, config_titles
+from whybox.core.configs import config_shows, config_text, config_title, config_titles
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
@@ -17,7 +17,7 @@ from whybox.report.facts import facts_text
 from whybox.report.film import FilmView, film_view
 from whybox.report.findings import Failure, Findings
 from whybox.report.images import LOSSLESS_PIXELS, as_bytes, data_uri, webp
-from whybox.report.maps import CRISP, MapView, is_signed, map_view, overlay
+from whybox.report.maps import CRISP, SUMLESS, MapView, is_signed, map_view, overlay
 from whybox.report.names import model_titles, percent, settings
 from whybox.report.reproduce import Reproduce, reproduce
 from whybox.report.trace import TraceView, trace_view
@@ -204,12 +204,14 @@ def _contrast(found: Findings, sample: int) -> ContrastView | None:
     if contrasts is None or contrasts.by_position(_inputs(found))[0].ndim != 3 or _inputs(found).ndim != 4:
         return None
     maps = [places[sample] for places in contrasts.by_position(_inputs(found))]
-    scale = scale_of(maps, signed=True)
+    scale = scale_of(maps)
+    sumless = config_shows(contrasts.method) in SUMLESS
     outputs = found.explanations[0].outputs
     this = label_of(int(contrasts.this[sample]), found.labels)
     options = []
     for values, other in zip(maps, contrasts.others[sample].tolist(), strict=True):
         that = label_of(other, found.labels)
+        shown = overlay(values, scale, f"Why {this} and not {that}")
         lead = float(outputs[sample, int(contrasts.this[sample])] - outputs[sample, other])
         options.append(
             Option(
@@ -218,7 +220,7 @@ def _contrast(found: Findings, sample: int) -> ContrastView | None:
                 percent=percent(float(outputs[sample].float().softmax(0)[other])),
                 difference=number(lead),
                 lead=lead,
-                map=overlay(values, scale, f"Why {this} and not {that}"),
+                map=replace(shown, total="") if sumless else shown,
             )
         )
     return ContrastView(this, config_title(contrasts.method), scale.says(), tuple(options))

@@ -8,7 +8,19 @@ import scipy.ndimage
 import torch
 from torch import Tensor, nn
 
-from whybox import Black, Blur, Contrast, Domain, Mean, Model, NeuroMask, Zero
+from whybox import (
+    Black,
+    Blur,
+    Contrast,
+    Domain,
+    InvariantPerturbation,
+    Mean,
+    MeaningfulPerturbation,
+    Method,
+    Model,
+    NeuroMask,
+    Zero,
+)
 from whybox.attribution.masks.neuromask import START
 from whybox.core.errors import InputError
 from whybox.core.reference import Infill
@@ -205,3 +217,28 @@ def test_black_inside_a_model_depends_on_the_batch_and_the_default_does_not() ->
 def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         NeuroMask(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [
+        (NeuroMask, {"steps": 1.5}),
+        (NeuroMask, {"jitter": float("nan")}),
+        (NeuroMask, {"kernel": float("inf")}),
+        (NeuroMask, {"film": True}),
+        (NeuroMask, {"infill": "zero"}),
+        (NeuroMask, {"prediction": None}),
+        (NeuroMask, {"search": "fast"}),
+        (MeaningfulPerturbation, {"jitter": 1.5}),
+        (MeaningfulPerturbation, {"softness": "5"}),
+        (InvariantPerturbation, {"samples": 2.0}),
+        (InvariantPerturbation, {"penalty": "high"}),
+        (InvariantPerturbation, {"search": "random"}),
+    ],
+)
+def test_fields_of_another_type_are_refused(method: type[Method], wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    given = method()
+    object.__setattr__(given, name, value)  # past the type checks of the tests themselves
+    with pytest.raises(InputError, match=f"{name} of {method.__name__} is .*, not "):
+        given.__post_init__()  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def test_an_analytic_square_is_found(place: tuple[slice, slice]) -> None:
     assert ((found.relevance >= 0) & (found.relevance <= 1)).all()
     assert (overlap(found.relevance, *place) >= 0.8).all()
     assert (found.details["original_probability"] > 0.99).all()
-    assert (found.details["kept_probability"] < 0.01).all()
+    assert (found.details["left_probability"] < 0.01).all()
     assert all(bool(check.passed.all()) for check in found.checks)
 
 
@@ -182,8 +182,8 @@ def test_pictures_of_any_size(shape: tuple[int, int]) -> None:
 
 def test_a_target_that_is_no_class() -> None:
     found = MeaningfulPerturbation(steps=50).run(Model(Texture(*MIDDLE), domain=UNIT), noise(), Contrast(1, 0))
-    assert set(found.details) == {"kept_score", "original_score", "area", "losses", "evaluations"}
-    assert (found.details["kept_score"] < found.details["original_score"]).all()
+    assert set(found.details) == {"left_score", "original_score", "area", "losses", "evaluations"}
+    assert (found.details["left_score"] < found.details["original_score"]).all()
     assert found.checks[1].name == "score not lowered"
 
 
@@ -202,11 +202,11 @@ def test_what_is_known_beside_the_map_is_shown() -> None:
     model = Model(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), domain=UNIT)
     explanation = explain(model, noise(1, 6), method=MeaningfulPerturbation(steps=3))
     known = facts(explanation, 0)
-    assert set(known) == {"kept_probability", "area", "evaluations", "original_probability"}
+    assert set(known) == {"left_probability", "area", "evaluations", "original_probability"}
     assert known["evaluations"] == 38
-    assert known["kept_probability"] == float(explanation.details["kept_probability"][0])
+    assert known["left_probability"] == float(explanation.details["left_probability"][0])
     text = facts_text(explanation, 0)
-    assert text.startswith("kept probability ")
+    assert text.startswith("left probability ")
     assert "evaluations 38" in text
 
 

@@ -226,6 +226,16 @@ def test_a_search_that_diverges_is_said_and_gives_no_nan() -> None:
     assert (found.details["evaluations"] == 1).all()
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_of_an_output_that_is_nan_no_class_is_kept(index: int) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :2] * torch.nan
+
+    found = NeuroMask().run(Model(Broken(), domain=UNIT), pictures(), index)
+    assert not any(check.passed.any() for check in found.checks)
+
+
 def test_a_search_that_diverges_later_is_said_too() -> None:
     """The mask is the best before that, of the sample that diverged; the other's is found as if it were alone."""
 

@@ -75,7 +75,7 @@ class CASME(Method):
     classifier_rate: float = 1e-4
     width: int = 16
 
-    taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence", trains=True)
+    taxonomy = Taxonomy(shows="mask", needs="gradients", relation="dependence", trains=True)
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch, self.pool, self.width)

@@ -1,6 +1,6 @@
 """What a method of learned masks answers: the masks with what is known of them."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +10,13 @@ from whybox.core.method import Attribution, Check
 
 
 def answer(
-    found: Found, relevance: Tensor, evaluations: Tensor, score: Tensor, lost: Tensor | None, *checks: Check
+    found: Found,
+    relevance: Tensor,
+    evaluations: Tensor,
+    score: Tensor,
+    lost: Tensor | None,
+    *checks: Check,
+    called: Literal["kept", "left"] = "kept",
 ) -> Attribution:
     """The attribution of these masks; `score` and `lost` are what `Masked.outcome` says of them.
 
@@ -21,11 +27,12 @@ def answer(
         score: of the target under the masks (n,).
         lost: whether its class is lost there (n,); None where the target is no class.
         checks: further ones, behind that of the search itself.
+        called: what to call the score in the details: of what the masks keep, or of what they leave.
     """
     last = found.losses.gather(1, found.steps[:, None] - 1)[:, 0]
     diverged = ~torch.isfinite(last) | ~torch.isfinite(score)
     details: dict[str, Any] = {
-        "kept_score" if lost is None else "kept_probability": score if lost is None else score.exp(),
+        f"{called}_score" if lost is None else f"{called}_probability": score if lost is None else score.exp(),
         "area": (relevance > 0.5).view(len(relevance), -1).cpu().double().mean(1),
         "losses": found.losses,
         "evaluations": evaluations,

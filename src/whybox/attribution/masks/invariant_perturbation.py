@@ -12,6 +12,7 @@ from whybox.attribution.masks.descent import Adam
 from whybox.attribution.masks.lead import Lead
 from whybox.attribution.masks.widest_box import Array, widest_box
 from whybox.attribution.perturbation.partition import Partition, position_axes
+from whybox.core.annotations import check_fields
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.reference import per_row
@@ -78,8 +79,7 @@ class InvariantPerturbation(Method):
     taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence")
 
     def __post_init__(self) -> None:
-        if self.search not in ("linear", "stochastic"):
-            raise InputError(f"search is 'linear' or 'stochastic', not {self.search!r}")
+        check_fields(self)
         if not (0 < self.delta < math.inf and 0 <= self.noise < math.inf):
             raise InputError(f"delta is positive and noise not negative, not {self.delta}, {self.noise}")
         if self.penalty is not None and not 0 < self.penalty <= (math.inf if self.search == "linear" else 1e12):

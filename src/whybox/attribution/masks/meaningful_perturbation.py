@@ -15,6 +15,7 @@ from whybox.attribution.masks.masked import Masked, Places
 from whybox.attribution.masks.optimiser import Objective, minimise
 from whybox.attribution.masks.prediction import MeanLogProbability, wanted
 from whybox.attribution.perturbation.engine import ask
+from whybox.core.annotations import check_fields
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.reference import Blur, Infill, Zero
@@ -48,9 +49,9 @@ class MeaningfulPerturbation(Method):
     from the smallest disc in the middle whose deletion takes 99 % of what the largest one takes. Lengths are in pixels
     of a picture of 224 × 224 with 28 × 28 cells, and in proportion in pictures of other sizes, series and videos; sums
     over fewer cells count as over 28². Tokens and columns have one m each, from ½ on, with neither ∇ nor blur nor
-    jitter. Masks lie over places: (n, 1, h, w) for pictures. Details: `kept_probability` (what is left of the class's),
-    `original_probability`, `area` (share of R > ½), `losses` of every step and `evaluations` of the model, per sample;
-    with `film`, masks on the way.
+    jitter. Masks lie over places: (n, 1, h, w) for pictures. Details: `left_probability` (the class's, with the marked
+    places deleted), `original_probability`, `area` (share of R > ½), `losses` of every step and `evaluations` of the
+    model, per sample; with `film`, masks on the way.
     Cost: 35 forward passes for the start, a forward and a backward pass for each step, and a forward for the mask.
     Limits: one of many masks; a blurred picture is none that the model was trained on, and where it still shows the
     class, nothing is found; soft edges, as coarse as the cells; 0 does not mean irrelevant.
@@ -81,9 +82,10 @@ class MeaningfulPerturbation(Method):
     rate: float = 0.1
     film: int = 0
 
-    taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence")
+    taxonomy = Taxonomy(shows="mask", needs="gradients", relation="dependence")
 
     def __post_init__(self) -> None:
+        check_fields(self)
         weights = (self.area, self.variation, self.softness)
         if not all(0 <= weight < math.inf for weight in weights):
             raise InputError(f"area, variation and softness are finite and not negative, not {weights}")
@@ -135,7 +137,7 @@ class MeaningfulPerturbation(Method):
             check = Check("score not lowered", (~(left < original)).double(), 0.0, LOWERED)
         else:
             check = Check("class not lowered", left / original, 0.5, HALVED)
-        result = answer(found, 1 - kept, found.steps + layout.starts, score, lost, check)
+        result = answer(found, 1 - kept, found.steps + layout.starts, score, lost, check, called="left")
         result.details["original_score" if lost is None else "original_probability"] = original
         return result
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from whybox.attribution.masks.descent import Adam, RMSProp, Smoothed
 from whybox.attribution.masks.masked import Masked, Places
 from whybox.attribution.masks.optimiser import Objective, minimise
 from whybox.attribution.masks.prediction import Likeness, MeanLogOther, MeanLogProbability, wanted
+from whybox.core.annotations import check_fields
 from whybox.core.errors import InputError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.reference import Black, Infill, Zero
@@ -88,19 +89,16 @@ class NeuroMask(Method):
     jitter: int = 0
     film: int = 0
 
-    taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence")
+    taxonomy = Taxonomy(shows="mask", needs="gradients", relation="dependence")
 
     def __post_init__(self) -> None:
+        check_fields(self)
         weights = (self.prediction, self.sparseness, self.smoothness or 0.0, self.deletion)
         if min(weights) < 0 or not all(map(math.isfinite, weights)):
             raise InputError(f"the weights of a loss are finite and not negative, not {weights}")
         scales = (self.limit, 1.0 if self.temperature is None else self.temperature)
         if not all(0 < scale < math.inf for scale in scales):
             raise InputError(f"limit and temperature are positive, not {self.limit}, {self.temperature}")
-        for name in ("bends", "search", "labels"):
-            choices = get_args(get_type_hints(type(self))[name])
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} is {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
         if (
             self.steps < 1
             or min(self.film, self.jitter) < 0
@@ -166,7 +164,10 @@ class NeuroMask(Method):
         )
         relevance = mask(found.weights).view(-1, *places.shape).to(x.dtype)
         score, lost = masked.outcome(wanted(task), relevance)
-        checks = () if lost is None else (Check("class lost under the mask", lost.double(), 0.0, LOST),)
+        checks: tuple[Check, ...] = ()
+        if lost is not None:
+            gone = lost.double().masked_fill(score.isnan(), torch.nan)  # of NaN no class is predicted
+            checks = (Check("class lost under the mask", gone, 0.0, LOST),)
         return answer(found, relevance, found.steps * (2 if self.deletion else 1), score, lost, *checks)
 
     def _data(self, masked: Masked) -> Callable[[Tensor, Tensor, int], Tensor]:

@@ -82,9 +82,9 @@ def minimise(
         settles: whether a sample is finished where its loss has settled.
         choose: the weights of the lowest loss, or the last whose loss was finite: where losses are drawn by chance,
             the lowest is that of a lucky draw.
-        film: keep so many masks on the way.
+        film: keep so many masks on the way, the last among them, and the first if there are more.
     """
-    frames = set(torch.linspace(0, steps - 1, film).round().long().tolist()) if film else set()
+    frames = set(torch.linspace(steps - 1, 0, film).round().long().tolist()) if film else set()
     count = len(weights)
     active = Active(
         count,
