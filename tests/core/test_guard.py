@@ -188,7 +188,7 @@ def rough(net, x, y):
 
 
 METHODS = [
-    *map(small, whybox.methods()),
+    *(small(name) for name in whybox.methods() if not whybox.core.registry.method_class(name).taxonomy.trains),
     SmoothGrad(of=IntegratedGradients(steps=2), samples=2),
     SmoothGrad(of=SmoothGrad(samples=2), samples=2),
     External(rough),

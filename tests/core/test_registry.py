@@ -66,7 +66,7 @@ EXAMPLES = [
 def test_the_table_is_the_tree():
     """Every concrete method of the package is registered under its name in snake case, and nothing else is.
 
-    Names of networks are one word: DeSaLiNet is desalinet.
+    Names of networks are one word: DeSaLiNet is desalinet; and so is L2X.
     """
     for module in pkgutil.walk_packages(whybox.__path__, "whybox."):
         if not re.match(r"whybox\.(report|plot|cli|models|datasets)", module.name):
@@ -77,7 +77,7 @@ def test_the_table_is_the_tree():
         open_classes += cls.__subclasses__()
         ours = cls.__module__.startswith("whybox.") and cls not in (Method, External, Fitted)
         if ours and "attribute" in vars(cls):
-            words = re.findall(r"\w+Net$|[A-Z]+(?=[A-Z][a-z])|[A-Z][a-z0-9]+|[A-Z]+", cls.__name__)
+            words = re.findall(r"\w+Net$|L2X|[A-Z]+(?=[A-Z][a-z])|[A-Z][a-z0-9]+|[A-Z]+", cls.__name__)
             found["_".join(words).lower()] = f"{cls.__module__}:{cls.__name__}"
     assert found == names.METHODS | names.CONTROLS
     assert whybox.methods() == list(names.METHODS)

@@ -28,6 +28,7 @@ METHODS = {
     "meaningful_perturbation": "whybox.attribution.masks.meaningful_perturbation:MeaningfulPerturbation",
     "invariant_perturbation": "whybox.attribution.masks.invariant_perturbation:InvariantPerturbation",
     "casme": "whybox.attribution.learned.casme:CASME",
+    "l2x": "whybox.attribution.learned.l2x:L2X",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from whybox.core.errors import InputError
@@ -31,6 +32,8 @@ def read(loader: Any) -> tuple[Tensor, Tensor | None]:
     Raises:
         InputError: it is empty, holds something else, or inputs of several shapes.
     """
+    if isinstance(loader, Dataset):
+        raise InputError("a Dataset gives single samples; put it into a torch.utils.data.DataLoader")
     whole = isinstance(loader, Tensor) or _is_pair(loader)
     if not whole and (not isinstance(loader, Iterable) or isinstance(loader, (str, bytes, Mapping))):
         raise InputError(
