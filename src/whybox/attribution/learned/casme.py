@@ -76,6 +76,7 @@ class CASME(Method):
     width: int = 16
 
     taxonomy = Taxonomy(shows="regions", needs="gradients", relation="dependence", trains=True)
+    supervised = True
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch, self.pool, self.width)
