@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whybox.cli.methods import written
+from whybox.cli.methods import learns, written
 from whybox.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def methods(text: str, model: str = "MODEL") -> "list[Method]":
         raise InputError("--methods is empty; `whybox methods` lists the methods there are")
     found = list(dict.fromkeys(method(part) for part in parts))
     for one in found:
-        if one.taxonomy.trains and _learns(type(one)) and not isinstance(one, Fitted):
+        if one.taxonomy.trains and learns(type(one)) and not isinstance(one, Fitted):
             name = written(one)
             file = Path(f"{name.partition('(')[0]}.safetensors")
             fit = shlex.join(["whybox", "fit", name, "--model", model])
@@ -105,16 +105,10 @@ def learner(text: str) -> "Method":
     found = method(text.strip())
     if isinstance(found, Fitted):
         raise InputError(f"{text} has been fitted already; explain with it: `whybox explain … --methods {text}`")
-    if not _learns(type(found)):
-        able = ", ".join(name for name in names() if _learns(method_class(name)))
+    if not learns(type(found)):
+        able = ", ".join(name for name in names() if learns(method_class(name)))
         raise InputError(f"{written(found)} has nothing to learn: explain with it as it is; those that learn: {able}")
     return found
-
-
-def _learns(cls: "type[Method]") -> bool:
-    from whybox.core.method import Method
-
-    return cls.learn is not Method.learn
 
 
 def metrics(text: str) -> "list[Metric]":

@@ -259,7 +259,7 @@ class Fitted(Method):
             CheckpointError: the file is absent, damaged, or not one of these.
         """
         if not Path(path).is_file():
-            raise CheckpointError(f"there is no file {str(path)!r}; `whybox fit` writes one, or Fitted.save")
+            raise CheckpointError(f"there is no file {str(path)!r} that whybox has saved; `whybox fit` writes one")
         try:
             with safe_open(str(path), "pt") as file:
                 config = json.loads((file.metadata() or {}).get("whybox", "{}"))

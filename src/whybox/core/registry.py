@@ -134,7 +134,7 @@ def _fitted(cls: Any, name: str, fitted: str, file: str = "", **fields: Any) -> 
         raise InputError(f"this {name} has been fitted to data; read it with Fitted.load(path) from where it was saved")
     found = _load("whybox.core.method:Fitted").load(file)
     if (found.method, found.digest) != (_build(cls, name, fields), fitted):
-        raise CheckpointError(f"{file} does not hold the {name} with the digest {fitted}; it has been fitted anew since")
+        raise CheckpointError(f"{file} does not hold the {name} with the digest {fitted}; it was fitted anew")
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whybox.core import registry
+from whybox.core.configs import config_title
 from whybox.core.errors import InputError, TargetError, WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.guard import guard
@@ -71,7 +72,7 @@ def collect(
         try:
             results.append(explain(model, inputs, method, pinned, seed=seed, progress=progress, at=at))
         except WhyboxError as error:
-            logger.warning("%s: %s", type(method).__name__, error)
+            logger.warning("%s: %s", config_title(method.config()), error)
             errors.append(error)
             results.append(Failure(method.config(), str(error)))
     if len(errors) == len(chosen):
@@ -120,7 +121,8 @@ def _contrasts(
     if this is None or others is None:
         return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
     note, instead = "", None
-    for method, _ in sorted(able, key=_cost):
+    for method, explanation in sorted(able, key=_cost):
+        name = config_title(method.config())
 
         def contrast(one: Tensor, other: Tensor, method: Method = method) -> Tensor:
             return as_tuple(method(model, inputs, Contrast(one, other), **options))[0].detach().cpu()
@@ -134,12 +136,17 @@ def _contrasts(
                 method.config(), this, others, (first, *(contrast(this, other) for other in others.T[1:]))
             )
         except WhyboxError as error:
-            logger.warning("contrasts by %s: %s", type(method).__name__, error)
-            note = note or f"{type(method).__name__} cannot contrast two classes of this model: {error}"
+            logger.warning("contrasts by %s: %s", name, error)
+            note = note or f"{name} cannot contrast two classes of this model: {error}"
         else:
             if telling:
                 return found, ""
-            instead = found
+            own = () if isinstance(target, Contrast) else (as_tuple(explanation.relevance)[0],)
+            maps = (*found.relevance, *own)
+            if len(maps) > 1 and all(torch.equal(first, map) for map in maps):
+                note = note or f"The map of {name} is the same for every class: it shows no difference between two."
+            else:
+                instead = found
     return instead, "" if instead is not None else note
 
 
