@@ -220,7 +220,7 @@ class TestCompare:
             (("--metrics", ","), "--metrics is empty"),
             (("--output", "out.txt"), "let its name end in .html"),
             (("--data", "digit"), "no data set 'digit'"),
-            (("--data", "20newsgroups"), "compares on pictures"),
+            (("--data", "20newsgroups"), "takes pictures"),
             (("--split", "all"), "no split 'all'"),
             (("--seed", "-1"), "out of range"),
         ],

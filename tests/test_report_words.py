@@ -32,7 +32,7 @@ def test_a_fitted_method_is_named_by_its_file_and_digest(tmp_path: Path, monkeyp
     assert f"fitted {digest[:8]}…, file f.safetensors" in text
     assert f"# expected_gradients, fitted: whybox.Fitted.load(FILE), with the digest {digest}" in text
     assert f"fitted='{digest}', file='f.safetensors')\"," in text
-    assert "from where that was read" in text
+    assert "here that was read" in text
 
 
 class TestTrust:

@@ -11,7 +11,7 @@ from whybox.evaluation.parts import Explained
 from whybox.report.findings import Failure, Findings
 
 # What a configuration says of a method that was fitted, besides its fields.
-_FITTED = {"fitted": "the digest of what it has learned.", "file": "from where that was read."}
+_FITTED = {"fitted": "the digest of what it has learned.", "file": "where that was read."}
 
 
 @dataclass(frozen=True)
