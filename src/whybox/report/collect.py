@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 TOP = 5
 # How far, as a share of its size, a map may be from changing its sign when the classes are exchanged.
 REVERSES = 0.05
+# Up to this share of its size a map is the same one, in chunks of whatever size it was made.
+SAME = 1e-4
 
 
 def collect(
@@ -143,7 +145,7 @@ def _contrasts(
                 return found, ""
             own = () if isinstance(target, Contrast) else (as_tuple(explanation.relevance)[0],)
             maps = (*found.relevance, *own)
-            if len(maps) > 1 and all(torch.equal(first, map) for map in maps):
+            if len(maps) > 1 and all(float((map - first).norm()) <= SAME * float(first.norm()) for map in maps):
                 note = note or f"The map of {name} is the same for every class: it shows no difference between two."
             else:
                 instead = found
