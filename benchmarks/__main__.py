@@ -11,7 +11,7 @@ from benchmarks.measure import ROOT
 
 NAMES = (
     "start_up", "stream", "speed", "backprop", "perturbation", "evaluation", "shapley", "memory",
-    "integrated_gradients",
+    "integrated_gradients", "contrast",
 )  # fmt: skip
 
 

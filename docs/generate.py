@@ -8,6 +8,7 @@ changed.
 import dataclasses
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,16 @@ def _section(name: str, cls: Any) -> str:
 
 def cli_page() -> str:
     """Each command with its arguments and options."""
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    return "\n\n".join(_command(name, command) for name, command in commands.items())
+    return "\n\n".join(_command(name, command) for name, command in _commands(typer.main.get_command(app)))
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands of a group and of the groups inside it, by their full names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def _command(name: str, command: Any) -> str:

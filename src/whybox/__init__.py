@@ -36,6 +36,7 @@ _PLACES = {
     "whybox.inspection": ("Inspection", "inspect"),
 }
 _MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}
+_MODULES["latent"] = "whybox.contrast.latent"
 _MODULES["rules"] = "whybox.attribution.backprop.rules"
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}
 _TABLES = (_tables.METHODS, _tables.CONTROLS, _tables.METRICS, _tables.STUDIES, _tables.VALUES)

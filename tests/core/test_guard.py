@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations
 
 import whybox
 from whybox import External, Gradient, IntegratedGradients, Model, SmoothGrad
+from whybox.contrast.latent import Latent
 from whybox.core.errors import WhyboxError
 from whybox.core.guard import guard
 
@@ -169,12 +170,26 @@ def fuse(at, error):
     return burn
 
 
+class Draw(nn.Module):
+    """A generator of inputs from three numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3, CHANNELS * 25)
+
+    def forward(self, z):
+        return self.last(z).view(-1, CHANNELS, 5, 5)
+
+
+LATENT = Latent.of(Draw(), 3)
+
+
 def small(name):
     """The registered method with few steps, samples and regions; fitted where it must be."""
     fields = whybox.core.registry.method_class(name).__dataclass_fields__
-    few = {"samples": 8, "steps": 3, "regions": whybox.Along(1)}
+    few = {"samples": 8, "steps": 3, "rounds": 1, "weights": 5, "regions": whybox.Along(1), "latent": LATENT}
     method = whybox.method(name, **{key: value for key, value in few.items() if key in fields})
-    if not method.taxonomy.trains:
+    if not (hasattr(method, "fit") and method.taxonomy.trains):
         return method
     return method.fit(Net([], False, lambda: None), (torch.randn(24, CHANNELS, 5, 5), torch.arange(24) % 3))
 
@@ -188,7 +203,7 @@ def rough(net, x, y):
 
 
 METHODS = [
-    *(small(name) for name in whybox.methods() if not whybox.core.registry.method_class(name).taxonomy.trains),
+    *(small(name) for name in whybox.methods() if name != "l2x"),  # which answers for the model of its fit only
     SmoothGrad(of=IntegratedGradients(steps=2), samples=2),
     SmoothGrad(of=SmoothGrad(samples=2), samples=2),
     External(rough),

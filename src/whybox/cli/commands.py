@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from whybox._version import __version__
+from whybox.cli import latent
 from whybox.cli.terminal import reported
 from whybox.evaluation.suite import METHODS as COMPARED
 from whybox.evaluation.suite import METRICS as MEASURED
@@ -25,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+app.add_typer(latent.group, name="latent")
 
 Report = Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The report to write.")]
 Weights = Annotated[

@@ -226,7 +226,7 @@ class Fitted(Method):
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", _digest(self.state))
+        object.__setattr__(self, "digest", digest_of(self.state))
 
     @property
     def taxonomy(self) -> Taxonomy:  # type: ignore[override]
@@ -271,7 +271,8 @@ class Fitted(Method):
             raise CheckpointError(f"{path} is not a fitted method that whybox has saved: {error}") from error
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """A digest of names, types, shapes and values: two states have the same one where they agree bit for bit."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())

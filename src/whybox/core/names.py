@@ -27,8 +27,11 @@ METHODS = {
     "neuro_mask": "whybox.attribution.masks.neuromask:NeuroMask",
     "meaningful_perturbation": "whybox.attribution.masks.meaningful_perturbation:MeaningfulPerturbation",
     "invariant_perturbation": "whybox.attribution.masks.invariant_perturbation:InvariantPerturbation",
-    "casme": "whybox.attribution.learned.casme:CASME",
     "l2x": "whybox.attribution.learned.l2x:L2X",
+    "casme": "whybox.attribution.learned.casme:CASME",
+    "c_deep_ex": "whybox.contrast.cdeepex:CDeepEx",
+    "xgem": "whybox.contrast.xgem:XGEM",
+    "weighted_contrast": "whybox.contrast.weighted:WeightedContrast",
 }
 
 # Maps that know nothing of the model: methods to compare with, not to explain by.

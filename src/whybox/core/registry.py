@@ -153,6 +153,8 @@ def _named(name: str, fields: dict[str, Any]) -> Any:
         return _build(method_class(name), name, fields)
     if name in _table("metrics"):
         return _build(metric_class(name), name, fields)
+    if "digest" in fields:
+        raise InputError(f"this {name} is known by its digest alone; give the object itself, or the path of its file")
     raise UnknownNameError("method or value", name, [*methods(), *metrics(), *VALUES, *MAKERS])
 
 

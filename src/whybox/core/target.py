@@ -128,7 +128,7 @@ class Contrast(Target):
     def _runner_up(self, a: Tensor | tuple[int, ...], output: Tensor | None) -> Tensor:
         if output is None or isinstance(a, tuple):
             raise TargetError("the strongest other class is known for class indices only; give b as well")
-        scores = _class_scores(output).detach().cpu()
+        scores = class_scores(output).detach().cpu()
         if scores.shape[1] < 2:
             raise TargetError("a contrast needs two classes, but the model has a single output")
         _check_range(a, scores.shape[1])
@@ -257,7 +257,8 @@ def _columns(output: Tensor) -> Tensor:
     return output[:, None] if output.ndim == 1 else output
 
 
-def _class_scores(output: Tensor) -> Tensor:
+def class_scores(output: Tensor) -> Tensor:
+    """One score for each class (n, classes); in a dense output the sum over its positions."""
     columns = _columns(output)
     return columns.flatten(2).sum(2) if columns.ndim > 2 else columns
 
@@ -272,7 +273,7 @@ def _select(output: Tensor, index: Index) -> Tensor:
                 "all samples, a list or tensor one class for each"
             )
         return columns.movedim(0, -1)[index]
-    scores = _class_scores(columns)
+    scores = class_scores(columns)
     chosen = torch.as_tensor(index).expand(len(scores))
     _check_range(chosen, scores.shape[1])
     return scores.gather(1, chosen.to(scores.device)[:, None])[:, 0]

@@ -35,7 +35,7 @@ class Adam:
     Source: Kingma & Ba 2015, arXiv 1412.6980.
     """
 
-    rate: float = 0.7
+    rate: float = 1.4
     last: float = 0.05
     momentum: float = 0.8
     decay: float = 0.9

@@ -21,9 +21,10 @@ from whybox.core.task import Task
 # Pictures below this edge, and everything that is no picture, have the settings that the authors use for CIFAR-10.
 SMALL = 64
 # How much the search smooths its first and last step, in units of the weight of the smoothness term.
-COARSE, FINE = 20.0, 0.2
-# The start W of the search, in units of T: where most is kept. From W = 0 the mask fades before it has found a place.
-START = 1.0
+COARSE, FINE = 7.0, 0.2
+# The start W of the search, in units of T: where nearly all is kept. From W = 0 the mask fades before it has found a
+# place, and the losses that it reaches are higher.
+START = 3.0
 
 LOST = (
     "Whether the model predicts another class where the mask hides the rest. Such a mask does not show what the "
@@ -37,8 +38,8 @@ class NeuroMask(Method):
 
     W minimises λ_p·CE(class, f(x̄)) + λ_sp·mean|W + τ| + λ_sm·mean (Laplacian of W)²; where the target is no class, its
     score is raised in place of the cross-entropy. A single output is the log-odds of its class; give a function of it
-    as the target of a regression. The default descends from W = T, where most of the input is kept, by Adam with a
-    falling rate, whose steps are smooth at first and fine in the end; `NeuroMask.reference()` is the authors' own way
+    as the target of a regression. The default descends from W = 3T, where nearly all of the input is kept, by Adam with
+    a falling rate, whose steps are smooth at first and fine in the end; `NeuroMask.reference()` is the authors' own way
     to minimise the same, in eight times as many steps, and `NeuroMask.paper()` the paper's formula. Masks lie over
     positions, tokens or columns: (n, 1, h, w) for pictures. Details: `kept_probability` (of a class; in a dense output
     the geometric mean over its positions), `area` (share of R > ½), `losses` of every step and `evaluations` of the
