@@ -1,3 +1,4 @@
+import html
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import whybox
 from whybox.cli import app, asked
 from whybox.cli.classes import class_index
 from whybox.cli.methods import written
-from whybox.core.errors import InputError, TargetError, UnknownNameError
+from whybox.core.errors import CheckpointError, InputError, TargetError, UnknownNameError
 from whybox.datasets import load
 
 MODEL_FILE = """
@@ -219,7 +220,7 @@ class TestCompare:
             (("--metrics", ","), "--metrics is empty"),
             (("--output", "out.txt"), "let its name end in .html"),
             (("--data", "digit"), "no data set 'digit'"),
-            (("--data", "20newsgroups"), "compares on pictures"),
+            (("--data", "20newsgroups"), "takes pictures"),
             (("--split", "all"), "no split 'all'"),
             (("--seed", "-1"), "out of range"),
         ],
@@ -402,6 +403,132 @@ class TestExplain:
         result = run("explain", "one.png", "-m", "digits", "--methods", "gradient")
         assert result.exit_code == 1
         assert "No space left" in result.stderr
+
+
+class TestFit:
+    """Fitted as quickly as they can be: what they learn is not looked at."""
+
+    DATA = ("--model", "digits", "--data", "digits")
+    L2X = "l2x(k=8, steps=4)"
+
+    def test_a_digit_is_explained_by_what_was_fitted(self) -> None:
+        fitted = run("fit", self.L2X, *self.DATA, "-o", "l2x.safetensors", "--seed", "3")
+        assert fitted.exit_code == 0, fitted.output
+        assert fitted.stderr == ""
+        found = whybox.Fitted.load("l2x.safetensors")
+        pictures, _ = load("digits", "train")
+        assert found == whybox.L2X(k=8, steps=4).fit(whybox.models.load("digits"), pictures, seed=3)
+        assert fitted.stdout.splitlines()[-1] == "l2x.safetensors"
+        assert found.digest in fitted.stdout
+        assert "accuracy" in fitted.stdout
+        [command] = re.findall(r"whybox (explain .*)", fitted.stdout)
+        command = command.replace("IMAGE", "one.png").replace("l2x.safetensors", "l2x.safetensors,gradient")
+        result = run(*command.split(), "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        assert "    l2x.safetensors\n" in result.stdout
+        assert "validation accuracy" in result.stdout
+        [record] = json.loads(Path("out.json").read_text())["models"]
+        configuration = record["methods"][0]["configuration"]
+        assert (configuration["fitted"], configuration["file"]) == (found.digest, "l2x.safetensors")
+        assert whybox.method(**configuration) == found
+        assert "validation_accuracy" in record["pictures"][0]["explanations"][0]["facts"]
+
+    def test_the_report_can_be_made_again_as_long_as_the_file_is_the_same(self) -> None:
+        run("fit", self.L2X, *self.DATA, "-o", "l2x.safetensors")
+        assert run("explain", "one.png", *DIGITS, "--methods", "l2x.safetensors").exit_code == 0
+        page = html.unescape(Path("whybox-report.html").read_text())
+        [script] = re.findall(r"<code>(import torch.*?)</code>", page, re.DOTALL)
+        exec(script, {})
+        assert "validation accuracy" in Path("report.html").read_text()
+        run("fit", self.L2X, *self.DATA, "-o", "l2x.safetensors", "--seed", "1")
+        with pytest.raises(CheckpointError, match=r"l2x\.safetensors does not hold the l2x with the digest"):
+            exec(script, {})
+
+    def test_a_map_that_is_the_same_for_every_class_contrasts_none(self) -> None:
+        run("fit", self.L2X, *self.DATA, "-o", "l2x.safetensors")
+        assert run("explain", "one.png", *DIGITS, "--methods", "l2x.safetensors", "--json", "a.json").exit_code == 0
+        run("explain", "one.png", *DIGITS, "--methods", "smooth_grad_squared(samples=2)", "--json", "b.json")
+        [without], [with_them] = (json.loads(Path(name).read_text())["models"] for name in ("a.json", "b.json"))
+        assert without["pictures"][0]["contrasts"] is None
+        assert with_them["pictures"][0]["contrasts"] is not None
+
+    def test_what_learns_from_classes_gets_them(self) -> None:
+        casme = "casme(steps=4, width=4, pool=2)"
+        result = run("fit", casme, *self.DATA, "-o", "casme.safetensors")
+        assert result.exit_code == 0, result.output
+        model, data = whybox.models.load("digits"), load("digits", "train")
+        assert whybox.Fitted.load("casme.safetensors") == whybox.method(casme).fit(model, data)
+
+    def test_files_are_compared_too(self) -> None:
+        run("fit", "expected_gradients(samples=2)", *self.DATA, "-o", "a.safetensors")
+        run("fit", "expected_gradients(samples=2)", *self.DATA, "--split", "test", "-o", "b.safetensors")
+        options = ("--methods", "a.safetensors,b.safetensors", "--metrics", "deletion(steps=2)", "--n", "8")
+        result = run("compare", *self.DATA, *options, "--json", "out.json")
+        assert result.exit_code == 0, result.output
+        record = json.loads(Path("out.json").read_text())
+        compared = {row["method"] for row in record["results"] if not row["control"]}
+        assert compared == {f"ExpectedGradients (file='{name}.safetensors')" for name in "ab"}
+        for name in "ab":
+            assert f"file='{name}.safetensors'" in html.unescape(Path("whybox-comparison.html").read_text())
+
+    @pytest.mark.parametrize("command", [("explain", "one.png", *DIGITS), ("compare", *DATA)])
+    def test_a_method_that_has_not_learned_yet_comes_with_both_commands(self, command: tuple[str, ...]) -> None:
+        result = run(*command, "--methods", "gradient,casme(steps=4)")
+        assert result.exit_code == 2
+        assert "First: whybox fit 'casme(steps=4)' --model digits --data DATA -o casme.safetensors" in result.stderr
+        assert "then: whybox explain IMAGE --model digits --methods casme.safetensors" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("argv", "advice"),
+        [
+            (("gradient",), "gradient has nothing to learn: explain with it as it is; those that learn: expected_grad"),
+            (("l2xx",), "did you mean 'l2x'"),
+            (("l2x(k=0)",), "k, steps and batch ≥ 1"),
+            (("fitted.safetensors",), "has been fitted already"),
+            (("l2x", "-o", "no/l2x.safetensors"), "does not exist; make it first"),
+            (("l2x", "-o", "l2x.pt"), "end in .safetensors"),
+            (("l2x", "--weights", "other.safetensors", "-o", "./other.safetensors"), "holds the model's weights"),
+            (("l2x", "--seed", "-1"), "--seed -1 is out of range"),
+            (("l2x", "--device", "gpu"), "a device is cpu"),
+        ],
+    )
+    def test_what_can_be_known_before_is_said_before_the_model_is_loaded(
+        self, argv: tuple[str, ...], advice: str
+    ) -> None:
+        whybox.Fitted(whybox.ExpectedGradients(), {"baselines": torch.zeros(1)}).save("fitted.safetensors")
+        output = () if "-o" in argv else ("-o", "out.safetensors")
+        result = run("fit", *argv, "--model", "loaded.py:factory", "--data", "digits", *output)
+        assert result.exit_code == 2, result.output
+        assert advice in result.stderr
+        assert not Path("out.safetensors").exists()
+
+    def test_data_without_the_classes_that_it_takes(self) -> None:
+        for name in "ab":
+            Path(f"pictures/{name}").mkdir(parents=True)
+            Image.open(f"digits/{name}.png").save(f"pictures/{name}/1.png")
+        for folder, advice in (("digits", "folder:digits has none; put"), ("pictures", "the folder holds 2 classes")):
+            result = run("fit", "casme", *DIGITS, "-d", f"folder:{folder}", "-o", "casme.safetensors")
+            assert result.exit_code == 2, result.output
+            assert advice in result.stderr
+
+    @pytest.mark.parametrize("file", ["none.safetensors", "other.safetensors"])
+    def test_a_file_that_holds_no_method(self, file: str) -> None:
+        result = run("explain", "one.png", "--model", "loaded.py:factory", "--methods", file)
+        assert result.exit_code == 2
+        assert file in result.stderr
+        assert "whybox has saved" in result.stderr
+
+    def test_interrupted_it_leaves_what_was_there(self) -> None:
+        Path("l2x.safetensors").write_text("an older one")
+        with mock.patch("whybox.attribution.learned.l2x.L2X.learn", side_effect=KeyboardInterrupt):
+            result = run("fit", "l2x", *self.DATA, "-o", "l2x.safetensors")
+        assert result.exit_code == 130
+        assert result.stderr == "\nInterrupted while fitting l2x; nothing was written.\n"
+        with mock.patch("pathlib.Path.replace", side_effect=KeyboardInterrupt):
+            result = run("fit", self.L2X, *self.DATA, "-o", "l2x.safetensors")
+        assert result.exit_code == 130
+        assert Path("l2x.safetensors").read_text() == "an older one"
+        assert not list(Path().glob(".*.tmp"))
 
 
 class TestAskedWrongly:

@@ -1,6 +1,7 @@
 """The words of the report: how far to trust, what to call things, the cards of the methods."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,19 @@ from whybox.report.write import html
 @pytest.fixture(scope="module")
 def findings() -> report.Findings:
     return report.collect(model(), pictures(), QUICK)
+
+
+def test_a_fitted_method_is_named_by_its_file_and_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitted = whybox.ExpectedGradients(samples=2).fit(model(), pictures())
+    digest = fitted.digest
+    fitted.save("f.safetensors")
+    found = report.collect(model(), pictures(), [fitted, "f.safetensors"])
+    text = text_of(html([found], ["a", "b"]))
+    assert f"fitted {digest[:8]}…, file f.safetensors" in text
+    assert f"# expected_gradients, fitted: whybox.Fitted.load(FILE), with the digest {digest}" in text
+    assert f"fitted='{digest}', file='f.safetensors')\"," in text
+    assert "here that was read" in text
 
 
 class TestTrust:

@@ -12,6 +12,7 @@ from torch import nn
 
 import whybox
 from whybox import Check, Domain, ExpectedGradients, Explanation, Fitted, Model, SmoothGrad, explain
+from whybox.core.configs import config_text
 from whybox.core.errors import CheckpointError, InputError, UnknownNameError
 
 
@@ -236,6 +237,24 @@ def test_fitted_methods_are_equal_by_what_they_have_learned():
         fitted({}),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_a_configuration_finds_what_was_fitted_in_its_file(tmp_path):
+    path = str(tmp_path / "f.safetensors")
+    fitted = ExpectedGradients(samples=3).fit(nn.Linear(4, 2), torch.ones(2, 4))
+    with pytest.raises(InputError, match="read it with Fitted"):
+        whybox.method(**fitted.config())
+    fitted.save(path)
+    loaded = whybox.method(path)
+    assert loaded.config() == {**fitted.config(), "file": path}
+    for method in (loaded, SmoothGrad(of=loaded)):
+        assert whybox.method(**json.loads(json.dumps(method.config()))) == method
+        assert whybox.method(config_text(method.config())) == method
+    with pytest.raises(CheckpointError, match="does not hold"):
+        whybox.method(**{**loaded.config(), "samples": 4})
+    ExpectedGradients(samples=3).fit(nn.Linear(4, 2), torch.zeros(2, 4)).save(path)
+    with pytest.raises(CheckpointError, match=f"does not hold the expected_gradients with the digest {fitted.digest}"):
+        whybox.method(**loaded.config())
 
 
 def test_a_file_can_only_name_registered_methods(tmp_path):

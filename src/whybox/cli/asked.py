@@ -1,9 +1,11 @@
 """What was asked for, checked before anything is loaded or computed."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whybox.cli.methods import learns, written
 from whybox.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,14 +69,46 @@ def _check_file(path: str, suffixes: str | tuple[str, ...], what: str) -> None:
         raise InputError(f"there is no file {path!r}, which {what} needs")
 
 
-def methods(text: str) -> "list[Method]":
-    """The methods in a list such as "gradient,smooth_grad(samples=64)", each once."""
+def methods(text: str, model: str = "MODEL") -> "list[Method]":
+    """The methods in a list such as "gradient,smooth_grad(samples=64),l2x.safetensors", each once, ready to explain."""
+    from whybox.core.method import Fitted
     from whybox.core.registry import method
 
     parts = [part for part in map(str.strip, split(text)) if part]
     if not parts:
         raise InputError("--methods is empty; `whybox methods` lists the methods there are")
-    return list(dict.fromkeys(method(part) for part in parts))
+    found = list(dict.fromkeys(method(part) for part in parts))
+    for one in found:
+        if one.taxonomy.trains and learns(type(one)) and not isinstance(one, Fitted):
+            name = written(one)
+            file = Path(f"{name.partition('(')[0]}.safetensors")
+            fit = shlex.join(["whybox", "fit", name, "--model", model])
+            raise InputError(
+                f"{name} learns from data before it explains. First: {fit} --data DATA -o {file}, "
+                f"then: {command_with(file, model)}"
+            )
+    return found
+
+
+def command_with(file: Path, model: str, weights: str | None = None) -> str:
+    """The command that explains with what a method has learned."""
+    own = [] if weights is None else ["--weights", weights]
+    return shlex.join(["whybox", "explain", "IMAGE", "--model", model, *own, "--methods", str(file)])
+
+
+def learner(text: str) -> "Method":
+    """A method that learns from data and has not done so."""
+    from whybox.core.method import Fitted
+    from whybox.core.registry import method, method_class
+    from whybox.core.registry import methods as names
+
+    found = method(text.strip())
+    if isinstance(found, Fitted):
+        raise InputError(f"{text} has been fitted already; explain with it: `whybox explain … --methods {text}`")
+    if not learns(type(found)):
+        able = ", ".join(name for name in names() if learns(method_class(name)))
+        raise InputError(f"{written(found)} has nothing to learn: explain with it as it is; those that learn: {able}")
+    return found
 
 
 def metrics(text: str) -> "list[Metric]":
@@ -128,6 +162,17 @@ def device(name: str) -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("the device 'mps' is there on Apple's own processors only; leave --device out to use the CPU")
     return name.lower()
+
+
+def fitted_file(path: Path, weights: str | None) -> None:
+    """Find out now whether what was learned can be written in the end."""
+    from whybox.report import check_writable
+
+    if path.suffix != ".safetensors":
+        raise InputError(f"what a method learns is a file of tensors: let the name {str(path)!r} end in .safetensors")
+    if weights is not None and path.resolve() == Path(weights).resolve():
+        raise InputError(f"{str(path)!r} holds the model's weights; give what is learned a file of its own")
+    check_writable(path)
 
 
 def outputs(report: Path, json: Path | None, inputs: list[Path]) -> None:

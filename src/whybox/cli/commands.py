@@ -38,6 +38,9 @@ Weights = Annotated[
         "models once for each, in their order.",
     ),
 ]
+Data = Annotated[
+    str, typer.Option("--data", "-d", metavar="DATA", help="digits, MNIST, FashionMNIST, CIFAR10 or folder:PATH.")
+]
 
 
 def main() -> None:
@@ -95,7 +98,8 @@ def explain(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Methods and their fields, as in 'gradient,smooth_grad(samples=64)'; see `whybox methods`.  "
+            help="Methods and their fields, as in 'gradient,smooth_grad(samples=64)', or files that `whybox fit` has "
+            "written; see `whybox methods`.  "
             f"[default: {', '.join(DEFAULT_METHODS)}]",
         ),
     ] = None,
@@ -144,6 +148,32 @@ def explain(
 
 
 @app.command()
+def fit(
+    method: Annotated[
+        str,
+        typer.Argument(metavar="METHOD", help="A method that learns from data, with its fields, as in 'l2x(k=8)'."),
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="As for `explain`.")],
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.safetensors", help="The file to write, for --methods.")
+    ],
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="As for `explain`.")] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which part of the data: test or train.")] = "train",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:N or mps.")] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="The seed of all noise.")] = 0,
+) -> None:
+    """Let a method learn from a data set, and write it into a file that explains.
+
+    Example: whybox fit l2x --model digits --data digits -o l2x.safetensors
+    """
+    with reported() as work:
+        from whybox.cli.fit import Request, fit
+
+        fit(Request(method, model, weights, data, split, device, seed, output), work)
+
+
+@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method: all that is to know of it.")] = None,
 ) -> None:
@@ -159,10 +189,7 @@ def methods(
 
 @app.command()
 def compare(
-    data: Annotated[
-        str,
-        typer.Option("--data", "-d", metavar="DATA", help="digits, MNIST, FashionMNIST, CIFAR10 or folder:PATH."),
-    ],
+    data: Data,
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="As for `explain`.")],
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="As for `explain`.")] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of the data: test or train.")] = "test",

@@ -1,25 +1,19 @@
 """`whybox compare`: check what was asked, load, compare, say the results, write the page."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from whybox.cli import asked
-from whybox.cli.terminal import Work, one_thread, progress, warn
+from whybox.cli import asked, data
+from whybox.cli.terminal import Work, progress, threads_for, warn
 from whybox.core.configs import config_title
-from whybox.core.errors import InputError, WhyboxError
+from whybox.core.errors import WhyboxError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from whybox.core.model import Model
     from whybox.evaluation.comparison import Comparison
-
-_SMALL = 1_000_000  # parameters
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ def compare(request: Request, work: Work) -> None:
     asked.outputs(request.output, json_path, [])
     options: dict[str, Any] = {"n": request.n, "seed": asked.seed(request.seed), "progress": progress()}
     if request.methods is not None:
-        options["methods"] = asked.methods(request.methods)
+        options["methods"] = asked.methods(request.methods, request.model)
     if request.metrics is not None:
         options["metrics"] = asked.metrics(request.metrics)
     device = asked.device(request.device)
@@ -59,11 +53,15 @@ def compare(request: Request, work: Work) -> None:
     work.doing = f"loading {spec}"
     model = load(spec, weights, device)
     work.doing = f"reading {request.data}"
-    data = _data(request, model)
+    inputs, labels = data.read(request.data, request.split, model, request.model)
+    why = data.misfit(request.data, labels, model)
+    if why:
+        warn(f"{why}: explained are the classes it predicts")
+        labels = None
     work.doing = "comparing"
     try:
-        with one_thread() if _is_small(model) else nullcontext():
-            comparison = comparing.compare(model, data, **options)
+        with threads_for(model):
+            comparison = comparing.compare(model, (inputs, labels), **options)
     except comparing.ComparisonInterrupted as interrupt:
         if interrupt.comparison.cells:
             _write(interrupt.comparison, request, json_path, work)
@@ -75,33 +73,6 @@ def compare(request: Request, work: Work) -> None:
     typer.echo(f"{comparison}\n\n{request.output}", err=to_stdout)
     if request.methods is not None:
         _complain(comparison)
-
-
-def _is_small(model: "Model") -> bool:
-    """Whether threads would wait for each other longer than they work."""
-    return sum(parameter.numel() for parameter in model.module.parameters()) < _SMALL
-
-
-def _data(request: Request, model: "Model") -> "tuple[Tensor, Tensor | None]":
-    """The inputs as the model wants them, and their classes; None where these are not the model's."""
-    from torch import Tensor
-
-    from whybox.datasets import load
-
-    name = request.data
-    preprocess = None if name.lower() == request.model == "digits" else model.preprocess
-    if name.lower() == "20newsgroups":
-        raise InputError("the command compares on pictures; for texts use whybox.compare in Python")
-    inputs, labels = load(name, split=request.split, preprocess=preprocess)
-    assert isinstance(inputs, Tensor)
-    reference = model.reference_tensor()
-    inputs = inputs if reference is None else inputs.to(reference)
-    if name.lower().startswith("folder:") and labels is not None:
-        classes, known = int(labels.max()) + 1, len(model.labels or ())
-        if classes != known:
-            warn(f"the folder holds {classes} classes, the model knows {known}: explained are the classes it predicts")
-            labels = None
-    return inputs, labels
 
 
 def _write(comparison: "Comparison", request: Request, json_path: Path | None, work: Work) -> None:

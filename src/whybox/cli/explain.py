@@ -58,7 +58,7 @@ def explain(request: Request, work: Work) -> None:
     to_stdout = request.json == "-"
     json_path = None if request.json is None or to_stdout else Path(request.json)
     asked.outputs(request.output, json_path, paths)
-    methods = asked.methods(request.methods)
+    methods = asked.methods(request.methods, request.models[0])
     device = asked.device(request.device)
     seed = asked.seed(request.seed)
     check_pictures(paths, work)

@@ -9,6 +9,7 @@ import typer
 from whybox.core.text import columns, wrap
 
 if TYPE_CHECKING:
+    from whybox.core.method import Method
     from whybox.evaluation.metric import Metric
 
 
@@ -74,7 +75,14 @@ def describe(name: str) -> None:
     cls = method_class(name)
     trains, local, agnostic = _place(cls)
     needed = f"the model's {cls.taxonomy.needs}; model-agnostic: {agnostic}; trains: {trains}; local: {local}"
-    _tell(name, cls, {"Needs": needed}, "--methods")
+    _tell(name, cls, {"Needs": needed}, "whybox fit" if cls.taxonomy.trains and learns(cls) else "--methods")
+
+
+def learns(cls: "type[Method]") -> bool:
+    """Whether it can learn from data."""
+    from whybox.core.method import Method
+
+    return cls.learn is not Method.learn
 
 
 def describe_metric(name: str) -> None:

@@ -82,4 +82,4 @@ def _methods(found: "Findings", sample: int) -> list[str]:
 def _called(config: dict[str, Any]) -> str:
     from whybox.core.registry import method
 
-    return written(method(**config))
+    return str(config["file"]) if "file" in config else written(method(**config))

@@ -3,15 +3,20 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from whybox.core.errors import CheckpointError, InputError, TargetError, UnknownNameError, WhyboxError
 
+if TYPE_CHECKING:
+    from whybox.core.model import Model
+
 FAILED, ASKED_WRONGLY, INTERRUPTED = 1, 2, 130
+
+_SMALL = 1_000_000  # parameters
 
 
 @dataclass
@@ -84,3 +89,9 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_for(model: "Model") -> AbstractContextManager[None]:
+    """One thread for a small model, whose threads would wait for each other longer than they work."""
+    small = sum(parameter.numel() for parameter in model.module.parameters()) < _SMALL
+    return one_thread() if small else nullcontext()

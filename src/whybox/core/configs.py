@@ -55,6 +55,8 @@ def _apart(title: str, config: dict[str, Any], titles: Sequence[str], configs: S
     """The title with the fields in which this one differs from others of the same title."""
     others = [other for other, theirs in zip(configs, titles, strict=True) if theirs == title]
     fields = [
-        f"{key}={config_text(value)}" for key, value in config.items() if any(one.get(key) != value for one in others)
+        f"{key}={config_text(value)}"
+        for key, value in config.items()
+        if key != "fitted" and any(one.get(key) != value for one in others)
     ]
     return f"{title} ({', '.join(fields)})" if fields else title

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from whybox._version import __version__
 from whybox.core.configs import config_shows
 from whybox.core.errors import CheckpointError, InputError
+from whybox.core.files import write_whole
 from whybox.core.layout import by_position
 from whybox.core.method import Check
 from whybox.core.model import Domain
@@ -44,7 +45,7 @@ class Explanation:
         relevance: as the method gave it: raw, same rank as the input, size 1 on axes not told apart.
         inputs: the inputs as the model saw them.
         method: the method's configuration; `whybox.method(**method)` builds it again, unless it was fitted to
-            data or is another library's.
+            data and not read from a file, or is another library's.
         target: what is explained of each sample, in words.
         scores: the target's score for each sample (n,).
         outputs: the model's raw output (n, classes), or (n, …) for a dense one.
@@ -128,7 +129,7 @@ class Explanation:
         """Write the record into one safetensors file."""
         tensors: dict[str, Tensor] = {}
         record = _split({name: getattr(self, name) for name in self.__dataclass_fields__}, tensors, "")
-        save_file(tensors, str(path), {"whybox": json.dumps({"format": FORMAT, **record})})
+        write_whole(path, save(tensors, {"whybox": json.dumps({"format": FORMAT, **record})}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":

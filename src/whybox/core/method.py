@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from whybox.core import registry
 from whybox.core.errors import CheckpointError, InputError
+from whybox.core.files import write_whole
 from whybox.core.guard import guard
 from whybox.core.model import Model
 from whybox.core.start import check_relevance, started
@@ -103,6 +104,8 @@ class Method(Value):
     """
 
     taxonomy: ClassVar[Taxonomy]
+    # Whether `fit` must be given the classes of its inputs too.
+    supervised: ClassVar[bool] = False
 
     def attribute(self, task: Task) -> "Inputs | Attribution":
         """The relevance of the task's inputs for its target. Written by the method's author."""
@@ -210,10 +213,17 @@ class Fitted(Method):
     """A method together with what it has learned; run, save and load it like any value.
 
     Two are equal when method and learned state agree, bit for bit.
+
+    Attributes:
+        method: what was fitted.
+        state: what it has learned, by name.
+        file: from where it was loaded; "" where it was not.
+        digest: of what it has learned, in 64 hexadecimal digits.
     """
 
     method: Method
     state: dict[str, Tensor] = field(repr=False, compare=False)
+    file: str = field(default="", compare=False)
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -234,28 +244,30 @@ class Fitted(Method):
         return self.method.attribute(replace(task, state=self.state))
 
     def config(self) -> dict[str, Any]:
-        return {**self.method.config(), "fitted": self.digest}
+        """That of the method, with the digest and the file, from which `whybox.method` reads it again."""
+        return {**self.method.config(), "fitted": self.digest, **({"file": self.file} if self.file else {})}
 
     def save(self, path: str | Path) -> None:
-        """Write method and state into one safetensors file."""
-        save_file(
-            {name: value.contiguous() for name, value in self.state.items()},
-            str(path),
-            {"whybox": json.dumps(self.method.config())},
-        )
+        """Write method and state into one safetensors file, which appears whole or not at all."""
+        state = {name: value.contiguous() for name, value in self.state.items()}
+        write_whole(path, save(state, {"whybox": json.dumps(self.method.config())}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Fitted":
         """Read a file that `save` has written.
 
         Raises:
-            CheckpointError: the file is damaged, or not one of these.
+            CheckpointError: the file is absent, damaged, or not one of these.
         """
+        if not Path(path).is_file():
+            raise CheckpointError(f"there is no file {str(path)!r} that whybox has saved; `whybox fit` writes one")
         try:
             with safe_open(str(path), "pt") as file:
-                config = json.loads((file.metadata() or {})["whybox"])
+                config = json.loads((file.metadata() or {}).get("whybox", "{}"))
+                if "name" not in config:
+                    raise ValueError("it names no method")  # a model's weights, or an Explanation
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(registry.method(**config), state)
+            return cls(registry.method(**config), state, str(path))
         except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a fitted method that whybox has saved: {error}") from error
 

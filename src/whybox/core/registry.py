@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from whybox.core.annotations import fits, written
-from whybox.core.errors import InputError, UnknownNameError
+from whybox.core.errors import CheckpointError, InputError, UnknownNameError
 from whybox.core.names import CONTROLS, MAKERS, METHODS, METRICS, VALUES
 
 if TYPE_CHECKING:
@@ -60,14 +60,16 @@ def _class(kind: str, name: str, known: list[str]) -> Any:
 def method(name: str, **fields: Any) -> "Method":
     """Build a method from its name and fields, or from text such as "smooth_grad(of=gradient, samples=16)".
 
-    A field that is a mapping with a "name" is built likewise, so `method(**m.config())` equals `m`.
+    A field that is a mapping with a "name" is built likewise, so `method(**m.config())` equals `m`. What ends in
+    .safetensors is the file of one that was fitted.
 
     Raises:
         UnknownNameError: there is no such method or field; the nearest are offered.
         InputError: the text cannot be read, or a value does not fit.
+        CheckpointError: there is no such file of a fitted method, or it holds another one than its configuration says.
     """
-    if "fitted" in fields:
-        raise InputError(f"this {name} has been fitted to data; read it with Fitted.load(path) from where it was saved")
+    if name.endswith(".safetensors") and not fields:
+        return _load("whybox.core.method:Fitted").load(name)  # type: ignore[no-any-return]
     built: Method = _asked_for("method", method_class, "attribute", name, fields)
     return built
 
@@ -109,6 +111,8 @@ def _load(place: str) -> Any:
 
 def _build(cls: Any, name: str, fields: dict[str, Any]) -> Any:
     known = inspect.signature(cls).parameters
+    if "fitted" in fields and "fitted" not in known:
+        return _fitted(cls, name, **fields)
     try:
         annotations = get_type_hints(cls)
     except NameError:  # a class of another package, with names that it imports for type checkers only
@@ -122,6 +126,16 @@ def _build(cls: Any, name: str, fields: dict[str, Any]) -> Any:
         return cls(**fields)
     except TypeError as error:
         raise InputError(f"{name} cannot be built from {fields}: {error}") from error
+
+
+def _fitted(cls: Any, name: str, fitted: str, file: str = "", **fields: Any) -> Any:
+    """A method as it was fitted, read from its file, if it is still the same there."""
+    if not file:
+        raise InputError(f"this {name} has been fitted to data; read it with Fitted.load(path) from where it was saved")
+    found = _load("whybox.core.method:Fitted").load(file)
+    if (found.method, found.digest) != (_build(cls, name, fields), fitted):
+        raise CheckpointError(f"{file} does not hold the {name} with the digest {fitted}; it was fitted anew")
+    return found
 
 
 def _from_config(value: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from whybox.core import registry
+from whybox.core.configs import config_title
 from whybox.core.errors import InputError, WhyboxError
 from whybox.core.explanation import versions
 from whybox.core.method import Method
@@ -261,7 +262,7 @@ class _Run:
     def _fail(self, method: Method, metric: Metric | None, error: Exception) -> None:
         message = str(error) if isinstance(error, WhyboxError) else f"{type(error).__name__}: {error}"
         self.failures.append(Failure(method.config(), None if metric is None else metric.config(), message))
-        logger.info("%s: %s", type(method).__name__, message)
+        logger.info("%s: %s", config_title(method.config()), message)
 
 
 def _cell(scores: Scores) -> Cell:

@@ -10,6 +10,9 @@ from whybox.core.explanation import Explanation
 from whybox.evaluation.parts import Explained
 from whybox.report.findings import Failure, Findings
 
+# What a configuration says of a method that was fitted, besides its fields.
+_FITTED = {"fitted": "the digest of what it has learned.", "file": "where that was read."}
+
 
 @dataclass(frozen=True)
 class MethodCard:
@@ -39,7 +42,9 @@ def method_card(config: dict[str, Any], title: str, measured: tuple[str, ...]) -
     """The card of one method or metric, as it was configured."""
     about = card_of(config)
     fields = tuple(
-        (key, config_text(value), about.fields.get(key, "")) for key, value in config.items() if key != "name"
+        (key, config_text(value), about.fields.get(key, _FITTED.get(key, "")))
+        for key, value in config.items()
+        if key != "name"
     )
     return MethodCard(title, config_text(config), about, fields, measured)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whybox.core import registry
+from whybox.core.configs import config_title
 from whybox.core.errors import InputError, TargetError, WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.guard import guard
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 TOP = 5
 # How far, as a share of its size, a map may be from changing its sign when the classes are exchanged.
 REVERSES = 0.05
+# Up to this share of its size a map is the same one, in chunks of whatever size it was made.
+SAME = 1e-4
 
 
 def collect(
@@ -71,7 +74,7 @@ def collect(
         try:
             results.append(explain(model, inputs, method, pinned, seed=seed, progress=progress, at=at))
         except WhyboxError as error:
-            logger.warning("%s: %s", type(method).__name__, error)
+            logger.warning("%s: %s", config_title(method.config()), error)
             errors.append(error)
             results.append(Failure(method.config(), str(error)))
     if len(errors) == len(chosen):
@@ -124,7 +127,8 @@ def _contrasts(
     if not amounts:
         return None, "A mask says where, not how much speaks for one class and how much for another."
     note, instead = "", None
-    for method, _ in sorted(amounts, key=_cost):
+    for method, explanation in sorted(amounts, key=_cost):
+        name = config_title(method.config())
 
         def contrast(one: Tensor, other: Tensor, method: Method = method) -> Tensor:
             return as_tuple(method(model, inputs, Contrast(one, other), **options))[0].detach().cpu()
@@ -138,12 +142,17 @@ def _contrasts(
                 method.config(), this, others, (first, *(contrast(this, other) for other in others.T[1:]))
             )
         except WhyboxError as error:
-            logger.warning("contrasts by %s: %s", type(method).__name__, error)
-            note = note or f"{type(method).__name__} cannot contrast two classes of this model: {error}"
+            logger.warning("contrasts by %s: %s", name, error)
+            note = note or f"{name} cannot contrast two classes of this model: {error}"
         else:
             if telling:
                 return found, ""
-            instead = found
+            own = () if isinstance(target, Contrast) else (as_tuple(explanation.relevance)[0],)
+            maps = (*found.relevance, *own)
+            if len(maps) > 1 and all(float((map - first).norm()) <= SAME * float(first.norm()) for map in maps):
+                note = note or f"The map of {name} is the same for every class: it shows no difference between two."
+            else:
+                instead = found
     return instead, "" if instead is not None else note
 
 

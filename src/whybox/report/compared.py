@@ -1,11 +1,10 @@
 """How to make a comparison again: the command, the same in Python, the configuration, the versions, what to cite."""
 
 from datetime import UTC, datetime
-from typing import Any
 
-from whybox.core.configs import config_class, config_text
+from whybox.core.configs import config_text
 from whybox.evaluation.comparison import Comparison
-from whybox.report.reproduce import Reproduce, as_yaml, load_by_name, options_of, sources, words_of
+from whybox.report.reproduce import Reproduce, as_yaml, load_by_name, method_line, options_of, sources, words_of
 
 _BOOTSTRAP = (
     "The intervals: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.",
@@ -58,7 +57,7 @@ def python_lines(comparison: Comparison, command: str) -> str:
             model,
             f"data = {data}",
             "methods = [",
-            *(_line(method) for method in methods),
+            *map(method_line, methods),
             "]",
             "metrics = [",
             *(f"    {config_text(one.metric)!r}," for one in comparison.criteria),
@@ -68,9 +67,3 @@ def python_lines(comparison: Comparison, command: str) -> str:
             'comparison.save("comparison.html")',
         ]
     )
-
-
-def _line(method: dict[str, Any]) -> str:
-    if config_class(method) is None:
-        return f"    ...,  # {method['name']}: your own, or another library's"
-    return f"    {config_text(method)!r},"

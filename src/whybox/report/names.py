@@ -19,10 +19,17 @@ def settings(config: dict[str, Any]) -> str:
     except (UnknownNameError, TypeError):  # not registered, or with a field that must be given
         usual = {}
     return ", ".join(
-        f"{key} {value if isinstance(value, str) else config_text(value)}"
+        f"{key} {_short(key, value)}"
         for key, value in config.items()
         if key not in ("name", "of") and value != usual.get(key)
     )
+
+
+def _short(field: str, value: Any) -> str:
+    """A value as text; of a digest its beginning, which is enough to tell two apart."""
+    if field == "fitted":
+        return f"{value[:8]}…"
+    return value if isinstance(value, str) else config_text(value)
 
 
 def model_titles(models: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from whybox.core.configs import config_text, config_title
+from whybox.core.configs import config_class, config_text, config_title
 from whybox.core.target import Contrast, Logit, LogProbability, Neuron, Probability, Target
 from whybox.core.tree import as_tuple
 from whybox.report.cards import card_of
@@ -105,11 +105,20 @@ def python_lines(findings: Sequence[Findings], names: Sequence[str], command: st
         lines += ["", load, _reading(found, names)]
         at = f", at={found.at!r}" if found.at is not None else ""
         options = f"{_target(found.target)}{at}, seed={found.seed}"
-        methods = [f"    {config_text(result.method)!r}," for result in found.results]
+        methods = [method_line(result.method) for result in found.results]
         lines += ["methods = [", *methods, "]"]
         lines += [f"findings.append(whybox.report.collect(model, x, methods, {options}))"]
     lines += ["", 'whybox.report.write("report.html", findings, names)']
     return "\n".join(lines)
+
+
+def method_line(config: dict[str, Any]) -> str:
+    """A method as a line of a script's list of them."""
+    if config_class(config) is None:
+        return f"    ...,  # {config['name']}: your own, or another library's"
+    if "fitted" in config and "file" not in config:
+        return f"    ...,  # {config['name']}, fitted: whybox.Fitted.load(FILE), with the digest {config['fitted']}"
+    return f"    {config_text(config)!r},"
 
 
 def _reading(found: Findings, names: Sequence[str]) -> str:

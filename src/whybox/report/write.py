@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whybox.core.errors import InputError
+from whybox.core.files import write_whole
 from whybox.report.findings import Findings
 from whybox.report.templates import asset, templates
 from whybox.report.view import view
@@ -42,16 +43,10 @@ def write_page(path: str | Path, text: str) -> Path:
         InputError: the path cannot be written to.
     """
     check_writable(path)
-    page = text.encode("utf-8", "replace")
-    place = Path(path).resolve()
-    beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        beside.write_bytes(page)
-        beside.replace(place)
+        write_whole(path, text.encode("utf-8", "replace"))
     except OSError as error:
         raise InputError(f"the page cannot be written to {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return Path(path)
 
 

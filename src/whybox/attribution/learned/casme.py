@@ -76,6 +76,7 @@ class CASME(Method):
     width: int = 16
 
     taxonomy = Taxonomy(shows="mask", needs="gradients", relation="dependence", trains=True)
+    supervised = True
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch, self.pool, self.width)
@@ -205,8 +206,8 @@ def _state(masker: Masker, training: Training, images: Tensor, batch: int) -> di
         "shape": torch.tensor(images.shape[1:]),
         "history": training.history,
         "diverged": torch.tensor(training.diverged),
-        "collapsed": empty + full,
-        "lost": lost,
+        "masks_collapsed": empty + full,
+        "classes_lost": lost,
     }
 
 
@@ -239,14 +240,14 @@ def _checks(area: Tensor, lost: Tensor, left: Tensor, state: Any) -> tuple[Check
         ),
         Check(
             "masks collapsed in the training",
-            state["collapsed"] * everywhere,
+            state["masks_collapsed"] * everywhere,
             0.5,
             "The share of the training pictures whose masks were empty or full when the training ended. Where most "
             "are, the masker has learned nothing: choose another area weight.",
         ),
         Check(
             "classes left in the training",
-            (1 - state["lost"]) * everywhere,
+            (1 - state["classes_lost"]) * everywhere,
             1 - LOST,
             "The share of the training pictures whose class was found in spite of the mask, when the training ended. "
             "Masks that hide next to no class hide nothing that matters: choose a smaller area weight, or more steps.",

@@ -13,8 +13,8 @@ MEASURED = ("accuracy", "random_accuracy", "read_accuracy", "information_kept")
 
 def selection_checks(state: Mapping[str, Tensor], lost: Tensor) -> tuple[Check, ...]:
     """Whether this selection keeps each prediction, and whether the selector has learned anything."""
-    says = {name: float(state[name]) for name in (*MEASURED, "standard_error")}
-    better = says["accuracy"] - says["random_accuracy"]
+    found = {name: float(state[name]) for name in (*MEASURED, "standard_error")}
+    better = found["accuracy"] - found["random_accuracy"]
     of_all = torch.ones(len(lost), dtype=torch.float64)
     return (
         Check(
@@ -25,26 +25,26 @@ def selection_checks(state: Mapping[str, Tensor], lost: Tensor) -> tuple[Check, 
         ),
         Check(
             "information lost by the selection",
-            of_all * (1 - says["information_kept"]),
+            of_all * (1 - found["information_kept"]),
             0.5,
             "The share of what inputs tell of the model's answer that cannot be read from the selected regions, for "
             "samples held out when it was fitted. Near 1 the selector has learned nothing, and its order is chance.",
         ),
         Check(
             "no better than regions at random",
-            of_all * (2 * says["standard_error"] - better),
+            of_all * (2 * found["standard_error"] - better),
             0.0,
-            f"For samples held out, the model keeps its class on {says['accuracy']:.0%} of the selections and on "
-            f"{says['random_accuracy']:.0%} of as many regions at random: two standard errors of the difference, less "
-            "the difference. Above 0, what is selected says little to the model itself.",
+            "For samples held out, by how much more often the model keeps its class on the selection than on as many "
+            "regions at random; two standard errors of this, less this. Above 0, what is selected says little to the "
+            "model itself.",
         ),
         Check(
             "read by the second net alone",
-            of_all * (says["read_accuracy"] - says["accuracy"]),
+            of_all * (found["read_accuracy"] - found["accuracy"]),
             0.1,
-            f"For samples held out, by how much more often the second net tells the model's class from the selection "
-            f"({says['read_accuracy']:.0%}) than the model itself does ({says['accuracy']:.0%}). Then the selector "
-            "tells it by what it selects, not by what is there; or the model is lost where so much is hidden.",
+            "For samples held out, by how much more often the second net tells the model's class from the selection "
+            "than the model itself does. Then the selector tells it by what it selects, not by what is there; or the "
+            "model is lost where so much is hidden.",
         ),
         Check(
             "one class in all that was learned from",

@@ -154,7 +154,10 @@ class L2X(Method):
         with torch.no_grad():
             now = distribution(witnessing.map(witnessing.output, witnesses, gradient=False))
         if now.shape != testimony.shape or float((now - testimony).abs().max()) > SAME:
-            raise ModelError("L2X was fitted to another model: this one answers otherwise to the same inputs; fit anew")
+            raise ModelError(
+                "L2X explains the model that it was fitted to, and this one answers otherwise to the same inputs; fit "
+                "it to this one"
+            )
 
     def _regions(self, task: Task) -> Regions:
         if self.regions is not None:
