@@ -149,10 +149,7 @@ def explain(
 
 @app.command()
 def fit(
-    method: Annotated[
-        str,
-        typer.Argument(metavar="METHOD", help="A method that learns from data, with its fields, as in 'l2x(k=8)'."),
-    ],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="One that learns from data, as in 'l2x(k=8)'.")],
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="As for `explain`.")],
     data: Data,
     output: Annotated[
