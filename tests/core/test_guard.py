@@ -189,7 +189,7 @@ def small(name):
     fields = whybox.core.registry.method_class(name).__dataclass_fields__
     few = {"samples": 8, "steps": 3, "rounds": 1, "weights": 5, "regions": whybox.Along(1), "latent": LATENT}
     method = whybox.method(name, **{key: value for key, value in few.items() if key in fields})
-    if not (hasattr(method, "fit") and method.taxonomy.trains):
+    if name != "casme":  # the others can do without
         return method
     return method.fit(Net([], False, lambda: None), (torch.randn(24, CHANNELS, 5, 5), torch.arange(24) % 3))
 
