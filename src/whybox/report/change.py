@@ -179,9 +179,7 @@ def _map(explanation: Explanation, change: Change, sample: int, title: str) -> M
     where = f"centred {view.alt.rpartition('centred ')[2]}" if "centred " in view.alt else "nothing"
     added = float(change.added.clamp_min(0).sum() / change.added.abs().sum().clamp_min(1e-12))
     says = f"full colour at a change of {number(scale.limit)}"
-    return MapView(
-        **{**vars(view), "alt": f"{title}: {added:.0%} of the change is to be added, {where}", "says": says}
-    )
+    return MapView(**{**vars(view), "alt": f"{title}: {added:.0%} of the change is to be added, {where}", "says": says})
 
 
 def _morph(explanation: Explanation, change: Change, preprocess: Callable[..., Any] | None) -> Morph | None:
