@@ -27,8 +27,10 @@ def place(page: Any) -> float:
     """How far the pictures are shifted, in pictures."""
     return float(
         page.evaluate(
-            "() => { const [w, f] = ['.window', '.frames'].map((s) => document.querySelector(s).getBoundingClientRect());"
-            " return (w.left - f.left) / w.width; }"
+            """() => {
+            const [window, frames] = [".window", ".frames"].map((s) => document.querySelector(s).getBoundingClientRect());
+            return (window.left - frames.left) / window.width;
+            }"""
         )
     )
 

@@ -158,7 +158,10 @@ def _known(explanation: Explanation, sample: int) -> str:
             f"The latent model does not know this input: what it draws for it is {number(distance)} off, while 99 % of "
             f"its training data are within {limit}. The contrast is one of something else."
         )
-    return f"The latent model knows this input: what it draws for it is {number(distance)} off, within the {limit} that 99 % of its training data keep."
+    return (
+        f"The latent model knows this input: what it draws for it is {number(distance)} off, within the {limit} that "
+        f"99 % of its training data keep."
+    )
 
 
 def _shares(change: Change, likely: Tensor, labels: Sequence[str] | None) -> tuple[Share, ...]:
