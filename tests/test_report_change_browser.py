@@ -28,8 +28,8 @@ def place(page: Any) -> float:
     return float(
         page.evaluate(
             """() => {
-            const [window, frames] = [".window", ".frames"].map((s) => document.querySelector(s).getBoundingClientRect());
-            return (window.left - frames.left) / window.width;
+            const [seen, frames] = [".window", ".frames"].map((s) => document.querySelector(s).getBoundingClientRect());
+            return (seen.left - frames.left) / seen.width;
             }"""
         )
     )
