@@ -23,7 +23,7 @@ OUTPUT := whybox-demo.html
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/whybox.stamp  ## explain two handwritten digits and write a report
+demo: $(VENV)/whybox.stamp  ## explain three handwritten digits and write a report
 	@$(BIN)/whybox demo --output $(OUTPUT)
 
 # One thread: on the small models of the tests more are no faster, and far slower where the cores are busy.

@@ -1,7 +1,6 @@
 """The commands and their options; each command's work is in a module of its own."""
 
 import io
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,8 @@ import typer
 
 from whybox._version import __version__
 from whybox.cli import latent
+from whybox.cli.contrast import contrast
+from whybox.cli.options import Report, Weights, command_line
 from whybox.cli.terminal import reported
 from whybox.evaluation.suite import METHODS as COMPARED
 from whybox.evaluation.suite import METRICS as MEASURED
@@ -29,15 +30,6 @@ app = typer.Typer(
 
 app.add_typer(latent.group, name="latent")
 
-Report = Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The report to write.")]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FILE",
-        help="A local .safetensors or .pt file, 'random', a name that the library knows, or 'default'. With two "
-        "models once for each, in their order.",
-    ),
-]
 Data = Annotated[
     str, typer.Option("--data", "-d", metavar="DATA", help="digits, MNIST, FashionMNIST, CIFAR10 or folder:PATH.")
 ]
@@ -69,14 +61,14 @@ def _options(
 
 @app.command()
 def demo(output: Report = Path("whybox-demo.html")) -> None:
-    """Explain two handwritten digits, in a few seconds.
+    """Explain three handwritten digits, in a few seconds.
 
     The model and the digits come with whybox: nothing is downloaded.
     """
     with reported() as work:
         from whybox.cli.demo import demo
 
-        demo(work, output, DEFAULT_METHODS, _command())
+        demo(work, output, DEFAULT_METHODS, command_line())
 
 
 @app.command()
@@ -142,9 +134,12 @@ def explain(
             seed=seed,
             output=output,
             json=json,
-            command=_command(),
+            command=command_line(),
         )
         explain(request, work)
+
+
+app.command()(contrast)
 
 
 @app.command()
@@ -221,7 +216,7 @@ def compare(
     with reported() as work:
         from whybox.cli.compare import Request, compare
 
-        request = Request(model, weights, data, split, methods, metrics, n, device, seed, output, json, _command())
+        request = Request(model, weights, data, split, methods, metrics, n, device, seed, output, json, command_line())
         compare(request, work)
 
 
@@ -292,8 +287,3 @@ def doctor() -> None:
 
         if not examine():
             raise typer.Exit(1)
-
-
-def _command() -> str:
-    """The command as it was given, to be written into the report."""
-    return shlex.join(["whybox", *sys.argv[1:]])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from whybox.core.model import Model
+    from whybox.core.target import Contrast
     from whybox.report import Findings
 
 
@@ -38,6 +39,7 @@ class Request:
     output: Path
     json: str | None
     command: str
+    contrast: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def explain(request: Request, work: Work) -> None:
                 question.model,
                 question.inputs,
                 methods,
-                question.target,
+                _target(question, request),
                 versus=question.versus,
                 at=request.layer,
                 seed=seed,
@@ -100,6 +102,13 @@ def explain(request: Request, work: Work) -> None:
     typer.echo(str(request.output), err=to_stdout)
     if not request.optional_methods:
         _complain(findings)
+
+
+def _target(question: Question, request: Request) -> "int | Contrast | None":
+    """What is explained; a contrast without `versus` is with the strongest other class."""
+    from whybox.core.target import Contrast
+
+    return Contrast(question.target) if request.contrast and question.versus is None else question.target
 
 
 def _complain(findings: "Sequence[Findings]") -> None:

@@ -55,6 +55,8 @@ def _methods(found: "Findings", sample: int) -> list[str]:
     """For each method whether its map can be relied on, or why it is left out; and whether the methods agree."""
     from whybox.core.configs import config_titles
     from whybox.core.explanation import Explanation
+    from whybox.plot import is_change
+    from whybox.report.change import change_lines
     from whybox.report.facts import facts_text
     from whybox.report.trust import trust
 
@@ -68,11 +70,10 @@ def _methods(found: "Findings", sample: int) -> list[str]:
             said, beside = f"{light.says}: {light.reason}", facts_text(result, sample)
         else:
             said, beside = f"left out: {result.message}", ""
-        lines += [
-            f"    {_called(result.method)}",
-            wrap(said, "        "),
-            *([wrap(beside, "        ")] if beside else []),
-        ]
+        told = [said, *([beside] if beside else [])]
+        if isinstance(result, Explanation) and is_change(result):
+            told = [*change_lines(result, sample), said]
+        lines += [f"    {_called(result.method)}", *(wrap(text, "        ") for text in told)]
     if panel.agreement is not None:
         median = f"median rank correlation {panel.agreement.median:.2g}"
         lines.append(wrap(f"The methods {panel.agreement.verdict} ({median}).", "  "))

@@ -9,6 +9,8 @@ from whybox.core.method import Attribution, Check
 
 # The share of the training data that a latent model must draw worse for an input to count as known to it.
 KNOWN = 0.99
+# The names of the checks.
+MISSING, TAKEN, UNKNOWN = "no contrast found", "another class takes over", "input unknown to the latent model"
 
 
 def answer(
@@ -28,12 +30,13 @@ def answer(
     everyone = torch.arange(len(found))
     scores = problem.scores(found)
     values = problem.constraints(scores, everyone, problem.margin or 0.0)
-    likely = scores.log_softmax(1).gather(1, problem.pair).exp()
+    likely = scores.softmax(1)
     with torch.no_grad():
         end = problem.decode(found)
         contrast = problem.inputs(found, everyone)
         distance = problem.reconstruction()
-        frames = [problem.inputs(torch.lerp(problem.origin, found, share), everyone) for share in _shares(film)]
+        way = [torch.lerp(problem.origin, found, share) for share in _shares(film)]
+        frames = [problem.inputs(point, everyone) for point in way]
 
     def known(x: Tensor) -> Tensor:
         return x.masked_fill(missing.to(x.device).view(-1, *(1,) * (x.ndim - 1)), torch.nan)
@@ -41,7 +44,8 @@ def answer(
     details = {
         "contrast_image": known(contrast),
         "classes": problem.pair,
-        "probabilities": known(likely),
+        "probabilities": known(likely.gather(1, problem.pair)),
+        "all_probabilities": known(likely),
         "distance": known((found - problem.origin).norm(dim=1)),
         "violations": torch.stack((values[:, 0].abs(), _excess(values)), 1),
         "status": status,
@@ -55,16 +59,17 @@ def answer(
     }
     if film:
         details["film"] = torch.stack([known(frame) for frame in frames], 1)
+        details["film_probabilities"] = torch.stack([known(problem.scores(point).softmax(1)) for point in way], 1)
     checks = (
         Check(
-            "no contrast found",
+            MISSING,
             missing.double(),
             0.0,
             "Whether the search has met no point that is a contrast. Then there is no map: nothing is shown in place "
             "of it.",
         ),
         Check(
-            "another class takes over",
+            TAKEN,
             known((scores.amax(1) > scores.gather(1, problem.pair).amax(1) + ROUNDING).double()),
             0.0,
             "Whether a third class is the most likely one for the contrast image, which then is no answer to why one "
@@ -92,7 +97,7 @@ def _familiarity(problem: Problem, distance: Tensor) -> tuple[Check, ...]:
         f"which {KNOWN:.0%} of its training data keep within ({limit:.3g}; half of them, {middle:.3g}). Above 1 the "
         f"latent model does not know this input, and the contrast is one of something else."
     )
-    return (Check("input unknown to the latent model", distance / limit, 1.0, says),)
+    return (Check(UNKNOWN, distance / limit, 1.0, says),)
 
 
 def _shares(frames: int) -> list[float]:

@@ -32,10 +32,11 @@ class CDeepEx(Method):
     sequential quadratic programming, from several starts; where none settles, the one that came nearest goes on in
     rounds of the augmented Lagrangian (32 steps each), and is tried again after each. `CDeepEx.paper(latent)` is the
     augmented Lagrangian alone. Details, per sample: `contrast_image`; `classes` t and p, with their `probabilities` in
-    it; `distance` ‖z_e − z0‖; `violations`: |h| = |s_t − s_p|, and by how much another class comes too near; `status`,
-    as a place in `statuses`; `trajectory`: the probabilities of t and p in each iteration from the start that was kept,
-    NaN behind the last; `latents` z0 and z_e; `reconstruction`: the distance of G(z0) from I; `forwards` and
-    `backwards` of the search. A sample without a contrast has NaN in place of what was not found.
+    it, and `all_probabilities` of every class; `distance` ‖z_e − z0‖; `violations`: |h| = |s_t − s_p|, and by how much
+    another class comes too near; `status`, as a place in `statuses`; `trajectory`: the probabilities of t and p in each
+    iteration from the start that was kept, NaN behind the last; `latents` z0 and z_e; `reconstruction`: the distance of
+    G(z0) from I; `forwards` and `backwards` of the search. A sample without a contrast has NaN in place of what was not
+    found.
     Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for up to three other classes;
     where nothing settles, at most 74 · rounds more. Beside these three forward passes, and 128 for the whole batch; z0
     costs no pass of the model.
@@ -54,7 +55,8 @@ class CDeepEx(Method):
             and so on; the nearest contrast is kept. Where none settles, twice as many more are tried.
         rounds: of the augmented Lagrangian, at most.
         search: "polished", or "plain": the augmented Lagrangian alone, all its rounds, from z0.
-        film: keep so many inputs on the straight way from z0 to z_e in the details.
+        film: keep so many inputs on the straight way from z0 to z_e in the details, with the `film_probabilities` of
+            every class in each; a forward pass more for each.
     """
 
     latent: Latent | str | None = None

@@ -47,7 +47,7 @@ class XGEM(Method):
         tolerance: the |h| that counts as a tie, for the boundary.
         starts: as in CDeepEx, for the boundary.
         rounds: of the augmented Lagrangian, at most, for the boundary.
-        film: keep so many inputs on the straight way from z0 to z_e in the details.
+        film: as in CDeepEx.
     """
 
     latent: Latent | str | None = None

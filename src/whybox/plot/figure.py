@@ -8,10 +8,11 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
+from whybox.plot.change import Change, change_of, draw_picture_change
 from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
 from whybox.plot.film import draw_film, film_of
 from whybox.plot.picture import picture
-from whybox.plot.scale import PERCENTILE, Scale, scale_for
+from whybox.plot.scale import PERCENTILE, Scale, scale_for, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,8 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
 
     A picture (n, c, h, w) is drawn with the map over it, a series (n, c, t) as lines above its relevance, anything
     else as bars of the strongest 20 features. Of several inputs the first is drawn. Where the method has kept its masks
-    on the way (`NeuroMask(film=8)`), a strip shows them below a picture or series.
+    on the way (`NeuroMask(film=8)`), a strip shows them below a picture or series. Of a contrast in a latent space
+    (`CDeepEx`), for pictures, also the contrast and the search: there red is to be added and blue to be removed.
 
     Args:
         explanation: what to draw.
@@ -45,8 +47,10 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     inputs, relevance = as_tuple(one.inputs)[0], as_tuple(one.relevance)[0]
     values = one.by_position()[0]
     scale = scale_for(one, 0, signed=bool((explanation.by_position() < 0).any()))
-    frames = film_of(one, 0)
-    if inputs.ndim == 4 and relevance.ndim == 4:
+    frames, change = film_of(one, 0), change_of(one, 0)
+    if inputs.ndim == 4 and change is not None:
+        figure = _draw_change(one, change, ax, opacity)
+    elif inputs.ndim == 4 and relevance.ndim == 4:
         figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity, frames)
     elif inputs.ndim == 3 and relevance.ndim == 3:
         figure = _draw_series(inputs[0], values, scale, ax, frames)
@@ -85,17 +89,37 @@ def _draw_picture(
         axes[0, 0].set_axis_off()
         ax = axes[0, 1]
         ax.set_title("its relevance", fontsize="small")
+    _draw_over(ax, shown, values, scale, opacity)
+    _colour_bar(ax, scale, "relevance", "R")
+    return ax.get_figure(root=True)  # type: ignore[return-value]
+
+
+def _draw_change(one: Explanation, change: Change, ax: "Axes | None", opacity: float) -> "Figure":
+    """The change over the input; without axes of one's own, beside the contrast and the search."""
+    from matplotlib.figure import Figure
+
+    if ax is None:
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        labels = one.labels or ()
+        true, probe = (labels[i] if i < len(labels) else f"class {i}" for i in (change.true, change.probe))
+        ax = draw_picture_change(figure, change, one, (true, probe))
+    scale = scale_of(change.added, signed=True)
+    _draw_over(ax, picture(as_tuple(one.inputs)[0][0], one.domains[0]), change.added, scale, opacity)
+    _colour_bar(ax, scale, "change", "change")
+    return ax.get_figure(root=True)  # type: ignore[return-value]
+
+
+def _draw_over(ax: "Axes", shown: np.ndarray, values: Tensor, scale: Scale, opacity: float) -> None:
+    """A map over a picture in pale grey."""
     height, width = shown.shape[:2]
     grey = shown @ np.array([0.299, 0.587, 0.114])
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     ax.imshow(0.45 + 0.55 * grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     ax.imshow(heat(values, scale), alpha=opacity, extent=extent, interpolation="nearest")
     ax.set_axis_off()
-    _colour_bar(ax, scale)
-    return ax.get_figure(root=True)  # type: ignore[return-value]
 
 
-def _colour_bar(ax: "Axes", scale: Scale) -> None:
+def _colour_bar(ax: "Axes", scale: Scale, says: str, letter: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -103,8 +127,8 @@ def _colour_bar(ax: "Axes", scale: Scale) -> None:
     colours = ScalarMappable(Normalize(-limit if scale.signed else 0, limit), colour_map(signed=scale.signed))
     extend = "neither" if scale.absolute else "both" if scale.signed else "max"
     bar = ax.get_figure().colorbar(colours, ax=ax, shrink=0.8, extend=extend)  # type: ignore[union-attr]
-    where = "" if scale.absolute else f"; full colour at the\n{PERCENTILE}th percentile of |R|"
-    bar.set_label(f"relevance{where}", fontsize="small")
+    where = "" if scale.absolute else f"; full colour at the\n{PERCENTILE}th percentile of |{letter}|"
+    bar.set_label(f"{says}{where}", fontsize="small")
     bar.ax.tick_params(labelsize="small")
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whybox.core.explanation import Explanation
+from whybox.plot.change import is_change
 from whybox.plot.colour import heat
 from whybox.plot.scale import MASK
 
@@ -18,8 +19,10 @@ def film_of(explanation: Explanation, sample: int) -> Float[Tensor, "frames ..."
     """The masks of one sample from the start of the search to its end; None where the method has kept none.
 
     Methods keep them in `details["film"]`, (n, frames, *grid), where they are asked to, as by `NeuroMask(film=8)`: at
-    steps equally far apart, the first and the last among them.
+    steps equally far apart, the first and the last among them. The film of a contrast shows inputs, not masks.
     """
+    if is_change(explanation):
+        return None
     frames = explanation.details.get("film")
     return frames[sample].detach().cpu() if isinstance(frames, Tensor) else None
 

@@ -20,6 +20,7 @@ from whybox.core.target import Contrast, Logit, Target, as_target
 from whybox.core.tree import Inputs, as_tuple, each
 from whybox.evaluation.trials import Trial, outside_the_tile, trials
 from whybox.explaining import explain
+from whybox.plot import is_change
 from whybox.report.findings import Contrasts, Failure, Findings
 
 logger = logging.getLogger(__name__)
@@ -84,10 +85,11 @@ def collect(
     if tiles:
         further = iter(tiles)
         results = [
-            replace(one, checks=(*one.checks, next(further))) if isinstance(one, Explanation) else one
+            replace(one, checks=(*one.checks, next(further))) if isinstance(one, Explanation) and _is_map(one) else one
             for one in results
         ]
-    contrasts, note = _contrasts(model, inputs, able, pinned, at=at, seed=seed, progress=progress)
+    maps = [(method, one) for method, one in able if _is_map(one)]
+    contrasts, note = _contrasts(model, inputs, maps, able[0][1].outputs, pinned, at=at, seed=seed, progress=progress)
     return Findings(
         model=model.name,
         labels=model.labels,
@@ -112,14 +114,18 @@ def _versus(target: Target, versus: Any) -> Contrast:
 
 
 def _contrasts(
-    model: Model, inputs: Inputs, able: list[tuple[Method, Explanation]], target: Target, **options: Any
+    model: Model,
+    inputs: Inputs,
+    able: list[tuple[Method, Explanation]],
+    outputs: Tensor,
+    target: Target,
+    **options: Any,
 ) -> tuple[Contrasts | None, str]:
     """The contrast maps of every sample, by the cheapest method that can make them; else None and the reason.
 
     Preferred are methods that tell for from against: exchange the classes, and their map changes its sign. Masks have
     none, and no share in the difference between two classes.
     """
-    outputs = able[0][1].outputs
     this, others = _classes(outputs, target)
     if this is None or others is None:
         return None, "The model's answer is not a choice between classes, so there is no other class to compare with."
@@ -171,14 +177,22 @@ def _tried(
         return (), ()
     relevances = [each(lambda r, x: r.to(x.device), explanation.relevance, inputs) for _, explanation in able]
     given = (model, inputs, target, relevances)
+    maps = [place for place, (_, one) in enumerate(able) if _is_map(one)]
     try:
         return (
             trials(*given, seed=seed, progress=progress),
-            outside_the_tile(*given, [method for method, _ in able], seed=seed, progress=progress),
+            outside_the_tile(
+                *given[:3], [relevances[i] for i in maps], [able[i][0] for i in maps], seed=seed, progress=progress
+            ),
         )
     except WhyboxError as error:
         logger.warning("the explanations cannot be tried: %s", error)
         return (), ()
+
+
+def _is_map(explanation: Explanation) -> bool:
+    """Whether it is a map of where the evidence lies: a contrast in a latent space is shown in its own way."""
+    return not is_change(explanation)
 
 
 def _cost(answer: tuple[Method, Explanation]) -> int:

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from whybox.core.explanation import Explanation
-from whybox.plot import number
+from whybox.plot import is_change, number
+from whybox.report.change import change_lines
 from whybox.report.names import percent
 
 # Those that are shares of 1.
@@ -25,7 +26,12 @@ def facts(explanation: Explanation, sample: int) -> dict[str, float]:
 
 
 def facts_text(explanation: Explanation, sample: int) -> str:
-    """The same in a line: "kept probability 83 %, area 12 %, evaluations 240"; "" where there are none."""
+    """The same in a line: "kept probability 83 %, area 12 %, evaluations 240"; "" where there are none.
+
+    Of a contrast in a latent space, what came of it.
+    """
+    if is_change(explanation):
+        return " ".join(change_lines(explanation, sample))
     return ", ".join(
         f"{name.replace('_', ' ')} {percent(value) if name in _SHARES or name.startswith(_HELD_OUT) else number(value)}"
         for name, value in facts(explanation, sample).items()

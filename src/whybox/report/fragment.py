@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import picture, scale_for
+from whybox.plot import change_of, picture, scale_for
+from whybox.report.change import change_lines
 from whybox.report.film import FilmView, film_view
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, composed, is_signed, map_view
@@ -30,6 +31,7 @@ class _Sample:
     rendering: str
     checks: tuple[CheckRow, ...]
     film: FilmView | None
+    change: tuple[str, ...]
     trace: TraceView | None
 
 
@@ -55,7 +57,8 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
     inputs = as_tuple(explanation.inputs)[0]
     input_uri, map_uri, rendering = "", shown.uri, "auto"
     if shown.overlay:
-        values = explanation.by_position()[sample]
+        change = change_of(explanation, sample)
+        values = explanation.by_position()[sample] if change is None else change.added
         pixels = as_bytes(picture(inputs[sample], explanation.domains[0]))
         input_uri, map_uri = (
             data_uri(webp(pixels, None if max(pixels.shape) <= CRISP else 90)),
@@ -73,5 +76,6 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         rendering=rendering,
         checks=trust([explanation], [title], sample).checks,
         film=film_view(explanation, sample, title),
+        change=change_lines(explanation, sample),
         trace=trace_view(explanation, sample, title),
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from whybox.contrast.answer import MISSING, TAKEN, UNKNOWN
 from whybox.core.explanation import Explanation
 from whybox.evaluation.trials import Trial
 
@@ -14,6 +15,9 @@ _RULES_OUT = {
     "likeness to the map of random weights": "it hardly changes when the model's weights are shuffled, so it does not "
     "show what the model has learned",
     "blank map": "it is the same everywhere",
+    MISSING: "no contrast was found",
+    TAKEN: "a third class takes over, so it does not say why one class and not the other",
+    UNKNOWN: "its latent model does not know this input",
     "entries not finite": "it holds NaN or infinity",
 }
 

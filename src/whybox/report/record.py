@@ -9,7 +9,8 @@ from torch import Tensor
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import Scale, scale_for, scale_of
+from whybox.plot import Scale, change_of, scale_for, scale_of
+from whybox.report.change import change_lines, takes_over
 from whybox.report.facts import facts
 from whybox.report.findings import Failure, Findings
 from whybox.report.trace import conservation
@@ -26,7 +27,8 @@ def as_json(findings: Findings, names: Sequence[str]) -> dict[str, Any]:
     For each picture: the five best predictions, the target and its score, and for each method its checks and its
     relevance: sum, extremes, the scale of the report, and the map itself, summed over the channels, where it has at
     most 4,096 positions (else None), and the numbers that the method gives
-    beside it. Where a method keeps one, the parts of the score and the trace of its operations.
+    beside it. Where a method keeps one, the parts of the score and the trace of its operations; of a contrast in a
+    latent space, what would have to change.
 
     Raises:
         InputError: there is not one name for each picture.
@@ -91,6 +93,25 @@ def _explanation(result: Explanation, sample: int) -> dict[str, Any]:
         "facts": {name: _plain(value) for name, value in facts(result, sample).items()},
         "conservation": None if parts is None else {name: _plain(value) for name, value in parts.items()},
         "trace": _trace(result, sample),
+        "change": _change(result, sample),
+    }
+
+
+def _change(result: Explanation, sample: int) -> dict[str, Any] | None:
+    """A contrast in a latent space: the two classes, what became of the search, the probabilities, and the contrast."""
+    change = change_of(result, sample)
+    if change is None:
+        return None
+    return {
+        "true": change.true,
+        "probe": change.probe,
+        "status": change.status,
+        "says": list(change_lines(result, sample)),
+        "takes_over": int(change.after.argmax()) if takes_over(change) else None,
+        "distance": _plain(change.distance),
+        "probabilities": {"before": _plain(change.before.tolist()), "after": _plain(change.after.tolist())},
+        "trajectory": _plain(change.path.tolist()),
+        "contrast": _plain(change.contrast.tolist()) if change.contrast.numel() <= MOST_POSITIONS else None,
     }
 
 

@@ -1,8 +1,12 @@
 """The templates of the report, and the style sheets and scripts that are written into it."""
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -24,6 +28,7 @@ def templates() -> Environment:
     )
     environment.filters["cited"] = cited
     environment.filters["prose"] = prose
+    environment.filters["shares_json"] = shares_json
     return environment
 
 
@@ -35,6 +40,11 @@ def asset(name: str) -> str:
 def prose(text: str) -> Markup:
     """A sentence out of a docstring, escaped, begun with a capital, with `names` as code."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text[:1].upper() + text[1:]))))
+
+
+def shares_json(frames: Sequence[Sequence[Any]]) -> str:
+    """The probabilities of each picture of a morph, for the script; the template escapes them."""
+    return json.dumps([[asdict(one) for one in shares] for shares in frames])
 
 
 def cited(source: str) -> Markup:

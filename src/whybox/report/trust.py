@@ -12,7 +12,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.method import Check
 from whybox.evaluation.similarity import rank_correlation
 from whybox.evaluation.trials import Trial
-from whybox.plot import number
+from whybox.plot import is_change, number
 from whybox.report.lights import Light, light
 
 # How a median rank correlation between methods is put into words, from the strongest.
@@ -175,12 +175,13 @@ def _reason(check: Check, explanation: Explanation, sample: int) -> str:
 
 
 def _agreement(explanations: Sequence[Explanation], titles: Sequence[str], sample: int) -> Agreement | None:
-    """How alike the maps are, for every pair of methods; None for a single method.
+    """How alike the maps are, for every pair of methods; None for a single method, or for contrasts alone.
 
-    Two signed maps are compared with their signs; where one of the two has none, their strengths are.
+    Two signed maps are compared with their signs; where one of the two has none, their strengths are. That contrasts
+    agree, which are variants of one search in one latent space, is no reason to believe them.
     """
     whole = [explanation.by_position() for explanation in explanations]
-    if len(whole) < 2:
+    if len(whole) < 2 or all(map(is_change, explanations)):
         return None
     maps = [values[sample : sample + 1] for values in whole]
     signed = [bool((values < 0).any()) for values in whole]

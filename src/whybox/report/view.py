@@ -11,8 +11,9 @@ from whybox.core.configs import config_shows, config_text, config_title, config_
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import number, picture, scale_of
+from whybox.plot import is_change, number, picture, scale_of
 from whybox.report.cards import MethodCard, method_cards
+from whybox.report.change import ChangeView, change_view
 from whybox.report.facts import facts_text
 from whybox.report.film import FilmView, film_view
 from whybox.report.findings import Failure, Findings
@@ -82,6 +83,7 @@ class ModelView:
     contrast: ContrastView | None
     contrast_note: str
     trust: Trust
+    changes: tuple[ChangeView, ...]
     films: tuple[FilmView, ...]
     traces: tuple[TraceView, ...]
 
@@ -92,6 +94,11 @@ class PictureView:
 
     name: str
     models: tuple[ModelView, ...]
+
+    @property
+    def maps(self) -> bool:
+        """Whether there is a map of where the evidence lies, or the message of one that failed."""
+        return any(model.methods for model in self.models)
 
     @property
     def overlays(self) -> bool:
@@ -148,15 +155,19 @@ def view(findings: Sequence[Findings], names: Sequence[str], command: str) -> Re
 def _model(found: Findings, sample: int, title: str, under: dict[str, str], signed: set[str]) -> ModelView:
     titles = config_titles([result.method for result in found.results])
     explained = [t for t, result in zip(titles, found.results, strict=True) if isinstance(result, Explanation)]
+    maps = [(result, t) for result, t in zip(found.results, titles, strict=True) if not _is_change(result)]
     return ModelView(
         title=title,
         name=found.model,
         verdict=verdict(found.explanations[0], sample, title, found.this, found.versus),
         shown=_shown(found, sample, under),
-        methods=tuple(_method(result, sample, t, signed) for t, result in zip(titles, found.results, strict=True)),
+        methods=tuple(_method(result, sample, t, signed) for result, t in maps),
         contrast=_contrast(found, sample),
         contrast_note=found.contrast_note,
         trust=trust(found.explanations, explained, sample, found.trials),
+        changes=tuple(
+            filter(None, map(change_view, found.explanations, repeat(sample), explained, repeat(found.preprocess)))
+        ),
         films=tuple(filter(None, map(film_view, found.explanations, repeat(sample), explained))),
         traces=tuple(filter(None, map(trace_view, found.explanations, repeat(sample), explained))),
     )
@@ -166,6 +177,11 @@ def _signed(findings: Sequence[Findings]) -> set[str]:
     """The methods with relevance below zero in any model or picture, so that one method always has the same colours."""
     explanations = (explanation for found in findings for explanation in found.explanations)
     return {config_text(explanation.method) for explanation in explanations if is_signed(explanation)}
+
+
+def _is_change(result: Explanation | Failure) -> bool:
+    """Whether it is shown as what would have to change, not as a map of where the evidence lies."""
+    return isinstance(result, Explanation) and is_change(result)
 
 
 def _method(result: Explanation | Failure, sample: int, title: str, signed: set[str]) -> MethodView:

@@ -11,8 +11,8 @@ from whybox.report.findings import Findings
 from whybox.report.templates import asset, templates
 from whybox.report.view import view
 
-STYLES = ("tokens.css", "page.css", "maps.css", "trust.css", "print.css")
-SCRIPTS = ("page.js", "maps.js")
+STYLES = ("tokens.css", "page.css", "maps.css", "change.css", "trust.css", "print.css")
+SCRIPTS = ("page.js", "maps.js", "change.js")
 
 
 def write(path: str | Path, findings: Sequence[Findings], names: Sequence[str], command: str = "") -> Path:

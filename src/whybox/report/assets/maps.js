@@ -5,7 +5,7 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
   // From 0, the picture alone, over 50, both in full, to 100, the map alone.
-  const sliders = all(".mix input");
+  const sliders = all(".mixer input[type=range]");
   const mix = (value) => {
     root.style.setProperty("--over", Math.min(1, value / 50));
     root.style.setProperty("--under", Math.min(1, (100 - value) / 50));
@@ -51,7 +51,7 @@
     const row = Math.min(Math.floor(y * stage.dataset.height), stage.dataset.height - 1);
     const value = Number((Math.abs(share) * limit).toPrecision(2));
     const sign = share < 0 ? "−" : share > 0 && stage.dataset.signed === "1" ? "+" : "";
-    return `x ${column}, y ${row}: R ${Math.abs(share) === 1 ? "beyond" : "≈"} ${sign}${value}, ${Math.round(100 * Math.abs(share))}\u202f% of full colour`;
+    return `x ${column}, y ${row}: ${stage.dataset.quantity} ${Math.abs(share) === 1 ? "beyond" : "≈"} ${sign}${value}, ${Math.round(100 * Math.abs(share))}\u202f% of full colour`;
   };
 
   all(".picture").forEach((picture) => {
