@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import whybox
 from whybox import CASME, Fitted, Model
-from whybox.attribution.learned.adversaries import masker_loss
+from whybox.attribution.learned.adversaries import masker_loss, train
 from whybox.attribution.learned.masker import Masker
 from whybox.attribution.learned.pool import Pool
+from whybox.attribution.learned.training import minibatches, moments
 from whybox.core.errors import InputError, ModelError
 
 sys.path.append(str(Path(__file__).parents[2] / "core"))
@@ -157,6 +158,53 @@ def test_the_loss_of_the_masker_is_that_of_a_loop():
     assert lost.item() == pytest.approx(confused / len(terms))
 
 
+def test_the_training_is_that_of_a_loop():
+    """Who learns from what, at which rate, against whom: written out, with whole copies as the pool."""
+    (x, _), model = pictures(), net().eval()
+    labels = model(x).argmax(1)
+    labels[::4] = (labels[::4] + 1) % 3
+    torch.manual_seed(1)
+    found = Masker((2, 9, 9), 2), copy.deepcopy(model)
+    masker, classifier = expected = copy.deepcopy(found)
+    settings = {"batch": 5, "steps": 10, "seed": 3, "progress": False}
+    history = train(*found, x, labels, area=7.0, pool=2, rates=(0.05, 0.01), **settings).history
+    chance, past, present = torch.Generator().manual_seed(3), [], 0
+    pick = lambda: int(torch.randint(len(past), (), generator=chance))  # noqa: E731
+    hide, learn = torch.optim.Adam(masker.parameters(), 0.05), torch.optim.Adam(classifier.parameters(), 0.01)
+    for step, rows in minibatches(12, **settings):
+        if step % 2 == 0:  # ten steps, which fill a pool of two twice
+            if len(past) == 2:
+                past.pop(pick())
+            past.append(copy.deepcopy(classifier))
+        known = float(torch.rand((), generator=chance)) < 0.5
+        opponent = copy.deepcopy(classifier if known else past[pick()])
+        present += known
+        mask = masker(x[rows])
+        confusion, _, _ = masker_loss(opponent, x[rows], labels[rows], mask, 7.0)
+        hidden = x[rows] * (1 - mask.detach())
+        losses = [nn.functional.cross_entropy(classifier(seen), labels[rows]) for seen in (x[rows], hidden)]
+        for optimiser, loss in ((hide, confusion), (learn, (losses[0] + losses[1]) / 2)):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        assert history[step, 0].item() == pytest.approx(confusion.item(), abs=1e-4)
+    assert 0 < present < 10
+    # Not the weights themselves: a bias before a normalisation does nothing, and Adam makes steps of its rounding.
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine(x), theirs(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_constant_channel_does_not_blow_up():
+    """As the opacity of pictures, which another picture may have otherwise."""
+    x = torch.cat((pictures()[0], torch.full((12, 1, 9, 9), 0.1)), 1)
+    mean, spread = moments(x)
+    torch.testing.assert_close(mean[0, :2], x[:, :2].mean((0, 2, 3))[:, None, None])
+    torch.testing.assert_close(spread[0, :2], x[:, :2].std((0, 2, 3), correction=0)[:, None, None])
+    assert mean[0, 2] == 0.1
+    assert spread[0, 2] == 1
+    assert TINY.fit(net(3), (x, pictures()[1])).state["masker.spread"][0, 2] == 1
+
+
 def test_where_the_classifier_gets_nothing_right_the_masker_learns_nothing():
     model, (x, _) = net().eval(), pictures()
     mask = torch.full((12, 1, 9, 9), 0.5, requires_grad=True)
@@ -277,11 +325,15 @@ def test_the_model_stays_as_it_was(mode, tiny):
     assert not differences(before, (of_module(model), of_process()))
 
 
-def test_pictures_and_models_in_other_precisions():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_pictures_and_models_in_other_precisions(dtype):
+    """Those of 16 bits too learn by steps that 16 bits do not hold."""
     x, labels = pictures()
-    for dtype, model in ((torch.float64, net().double()), (torch.bfloat16, net().bfloat16())):
-        fitted = TINY.fit(model, (x.to(dtype), labels))
-        assert fitted(model, x.to(dtype)).dtype == dtype
+    x, model = x.to(dtype), net().to(dtype)
+    fitted = TINY.fit(model, (x, labels))
+    assert fitted(model, x).dtype == dtype
+    wide = TINY.fit(copy.deepcopy(model).float(), (x.float(), labels))
+    torch.testing.assert_close(fitted.state["history"], wide.state["history"], rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
 # --- What goes wrong.
@@ -368,6 +420,16 @@ class Shared(nn.Module):
         return again
 
 
+class WithoutGradient(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.inner(x)
+
+
 class Parameterless(nn.Module):
     def forward(self, x):
         return x.flatten(2).mean(2)
@@ -387,6 +449,11 @@ X, LABELS = pictures()
         (net(), (X, LABELS.float()), "integers, one for each picture"),
         (net(), [(X, LABELS), (X[:, :, 1:], LABELS)], "several shapes"),
         (net(), [], "empty"),
+        (net(), (X, LABELS[:5]), "12 inputs with 5 classes"),
+        (net(), [(X, LABELS[0])], "12 inputs with 1 classes"),
+        (net(), (X, nn.functional.one_hot(LABELS)), r"integers, one for each picture, not torch.int64 of \(12, 3\)"),
+        (net(), [(X, LABELS), (X, LABELS[:, None])], "classes with some batches only, or of several shapes"),
+        (WithoutGradient(), (X, LABELS), "has no gradient"),
         (net(), (torch.where(X > 2, torch.nan, X), LABELS), "NaN"),
         (net(), (X[:, :, 0], LABELS), "is for pictures"),
         (Parameterless(), (X[:, :, :1], LABELS % 2), "is for pictures"),
@@ -400,6 +467,12 @@ X, LABELS = pictures()
 def test_what_cannot_be_learned_from_is_refused(model, data, says):
     with pytest.raises((InputError, ModelError), match=says):
         TINY.fit(model, data)
+
+
+def test_a_parameter_without_values_is_not_shared():
+    model = net()
+    model.register_parameter("none", nn.Parameter(torch.zeros(0)))
+    assert TINY.fit(model, (X, LABELS)) == TINY.fit(net(), (X, LABELS))
 
 
 def test_what_cannot_be_explained_is_refused(tiny):

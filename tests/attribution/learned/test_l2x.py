@@ -1,5 +1,6 @@
 """L2X: the columns that tell something are found and told from a control; what cannot be learned from is refused."""
 
+import math
 import re
 
 import pytest
@@ -10,7 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import whybox
 from whybox import L2X, Fitted, Model, Patches
+from whybox.attribution.learned.nets import Approximator, Layout, Selector
 from whybox.attribution.learned.training import minibatches, read
+from whybox.attribution.perturbation.uniform import uniform
+from whybox.core.block import noise_keys
 from whybox.core.errors import InputError, ModelError
 from whybox.core.regions import Regions
 
@@ -204,6 +208,73 @@ def test_draws_are_the_maximum_of_concrete_ones():
         torch.testing.assert_close(found[row].double(), torch.maximum(*draws), rtol=1e-4, atol=1e-6)
 
 
+def test_the_training_is_that_of_a_loop():
+    """Soft answers, draws by sample and step, the falling temperature; and what is said of the samples held out."""
+    x, seed = normal(60, 6), 5
+    model = Oracle("xor")
+    fitted = L2X(k=2, steps=8, batch=10, rate=0.02, temperature=0.3).fit(model, x, seed=seed)
+    answers = model(x).softmax(1)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
+    held, own = order[:10], order[10:]
+    layout = Layout(torch.arange(6), 0, 0)
+    torch.manual_seed(seed)
+    selector, reader = Selector(layout, x[own]), Approximator(layout, x[own], 2)
+    mean, spread = x[own].mean(0), x[own].std(0, correction=0)
+    keys = torch.tensor(noise_keys(seed, 60))
+
+    def loss(rows, kept):
+        log_q = reader.body((x[rows] * kept - mean) / spread).log_softmax(1)
+        return -(answers[rows] * log_q).sum(1).mean()
+
+    def hardest(rows):
+        best = selector.body((x[rows] - mean) / spread).argsort(1, descending=True)[:, :2]
+        return torch.stack([torch.isin(torch.arange(6), row) for row in best])
+
+    adam = torch.optim.Adam([*selector.parameters(), *reader.parameters()], 0.02)
+    temperatures = (1, 0.3**0.25, 0.3**0.5, 0.3**0.75, 0.3, 0.3, 0.3, 0.3)
+    for step, places in minibatches(50, batch=10, steps=8, seed=seed, progress=False):
+        rows = own[places]
+        scores = selector.body((x[rows] - mean) / spread)
+        gumbel = -(-uniform(keys[rows], torch.full((10,), step), 12).log()).log()
+        draws = [((scores + g) / temperatures[step]).softmax(1) for g in gumbel.float().split(6, 1)]
+        adam.zero_grad()
+        loss(rows, torch.maximum(*draws)).backward()
+        adam.step()
+    adam = torch.optim.Adam(reader.parameters(), 0.02)
+    for _, places in minibatches(50, batch=10, steps=2, seed=seed, progress=False):
+        adam.zero_grad()
+        loss(own[places], hardest(own[places]).float()).backward()
+        adam.step()
+    for name, value in selector.state_dict().items():
+        torch.testing.assert_close(fitted.state[f"selector.{name}"], value, rtol=1e-3, atol=1e-5, msg=name)
+    with torch.no_grad():
+        kept = hardest(held)
+        p, average = answers[held].double(), answers[held].double().mean(0)
+        whole, left = -(average * average.log()).sum(), -(p * p.log()).sum(1).mean()
+        information = (whole - loss(held, kept.float())) / (whole - left)
+        same = model(x[held] * kept).argmax(1) == p.argmax(1)
+        read = reader.body((x[held] * kept - mean) / spread).argmax(1) == p.argmax(1)
+    assert float(fitted.state["information_kept"]) == pytest.approx(float(information), abs=1e-4)
+    assert float(fitted.state["accuracy"]) == pytest.approx(float(same.double().mean()))
+    assert float(fitted.state["read_accuracy"]) == pytest.approx(float(read.double().mean()))
+
+
+def test_a_pooled_place_is_judged_where_it_is():
+    """Thirty places in sevenths: fifteen, then eight pooled ones, of which the last covers two."""
+    labels = torch.arange(30) * 7 // 30
+    layout = Layout(labels, 1, 0)
+    assert layout.pools == (True, True)
+    x = torch.randn(4, 1, 30, generator=torch.Generator().manual_seed(0))
+    selector = Selector(layout, x)
+    selector.body = nn.Sequential(nn.MaxPool1d(2, ceil_mode=True), nn.MaxPool1d(2, ceil_mode=True))
+    selector.read, selector.head = nn.Identity(), nn.Conv1d(2, 1, 1, bias=False)
+    selector.head.weight.data = torch.tensor([[[1.0], [0.0]]])  # without what is strongest
+    for row, scores in zip(x[:, 0], selector(x), strict=True):
+        judged = torch.stack([row[i // 4 * 4 : i // 4 * 4 + 4].max() for i in range(30)])
+        expected = torch.stack([judged[labels == region].mean() for region in range(7)])
+        torch.testing.assert_close(scores, expected)
+
+
 def test_saved_and_equal(xor, tmp_path):
     path = tmp_path / "xor.safetensors"
     xor.save(path)
@@ -242,7 +313,9 @@ def test_loaders(kind, xor):
         ([(torch.zeros(3, 10), torch.zeros(2))], "3 inputs with 2 classes"),
         (7, "not a int"),
         (TensorDataset(torch.zeros(3, 10)), "DataLoader"),
+        ((torch.zeros(3, 10), torch.zeros(2)), "3 inputs with 2 classes"),
         (torch.full((30, 10), torch.nan), "NaN or infinity"),
+        (torch.full((30, 10), -1), "tokens are numbers from 0, not -1"),
         (torch.zeros(5, 10), "at least 20 inputs"),
         (torch.zeros(30, 2), "k = 2 selects all of the 2 regions"),
         (torch.zeros(30, 1, 2, 2, 2, 2, 2), "series, pictures and videos"),
@@ -272,7 +345,7 @@ def test_bad_use(xor):
         L2X(k=2, regions=OfEach(), **QUICK).fit(Linear(), normal(30, 3, 8, 8))
     with pytest.raises(ModelError, match="one answer for each input"):
         L2X(k=2, **QUICK).fit(nn.Conv2d(1, 2, 1), normal(30, 1, 8, 8))
-    for fields in ({"k": 0}, {"temperature": 0.0}, {"steps": 0}, {"rate": -1.0}):
+    for fields in ({"k": 0}, {"temperature": 0.0}, {"steps": 0}, {"rate": -1.0}, {"k": 2.5}, {"rate": math.inf}):
         with pytest.raises(InputError, match="L2X needs"):
             L2X(**fields)
 

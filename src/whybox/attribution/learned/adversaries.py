@@ -60,9 +60,10 @@ def train(
     Where a loss is not finite the training ends, and the masker is as it was when the pool last grew.
 
     Raises:
-        ModelError: that was so before they had learned anything.
+        ModelError: that was so before they had learned anything, or the classifier has no gradient.
     """
     device = next(classifier.parameters()).device
+    precision = torch.promote_types(images.dtype, torch.float32)
     past = Pool(classifier, pool, torch.Generator().manual_seed(seed % 2**63))
     optimisers = [
         torch.optim.Adam(module.parameters(), lr=rate) for module, rate in zip((masker, classifier), rates, strict=True)
@@ -72,13 +73,15 @@ def train(
     good, learned = _values(masker), 0
     try:
         for step, rows in minibatches(len(images), batch=batch, steps=steps, seed=seed, progress=progress):
-            x, y = images[rows].to(device), labels[rows].to(device)
+            x, y = images[rows].to(device, precision), labels[rows].to(device)
             if step % every == 0:
                 past.add()
             mask = masker(x.float())
             loss, right, lost = masker_loss(past.draw(), x, y, mask, area)
             both = torch.cat((x, x * (1 - mask.detach()).to(x.dtype)))
             resisted = F.cross_entropy(unwrap(classifier(both)).float(), torch.cat((y, y)))
+            if not resisted.requires_grad:
+                raise ModelError("the model's output has no gradient (a no_grad, a detach?); CASME trains a copy of it")
             history.append(torch.stack((loss.detach(), resisted.detach(), mask.detach().mean(), right, lost)).cpu())
             if not bool(torch.isfinite(history[-1]).all()):
                 break

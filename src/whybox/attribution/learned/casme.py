@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from whybox.attribution.learned.adversaries import Training, train
 from whybox.attribution.learned.masker import Masker
-from whybox.attribution.learned.training import read
+from whybox.attribution.learned.training import moments, read
 from whybox.core.errors import InputError, ModelError
 from whybox.core.method import Attribution, Check, Method, Taxonomy
 from whybox.core.model import Model, unwrap
@@ -96,9 +96,7 @@ class CASME(Method):
             classifier = _copied(model.module)
             torch.default_generator.manual_seed(seed % 2**63)  # a loader may have drawn from it
             masker = Masker(shape, self.width)
-            axes = (0, 2, 3)
-            masker.mean.copy_(images.mean(axes, keepdim=True))
-            masker.spread.copy_(images.std(axes, keepdim=True).clamp_min(1e-6))
+            masker.mean, masker.spread = moments(images)
             masker.to(next(classifier.parameters()).device)
             rates = (self.rate, self.classifier_rate)
             training = train(
@@ -143,15 +141,14 @@ def _pictures(model: Model, data: Any) -> tuple[Tensor, Tensor]:
     """The pictures and classes of a loader, of which the model can learn."""
     images, labels = read(data)
     if labels is None:
-        raise InputError("CASME learns from classes: give a loader of pairs (pictures, classes)")
+        raise InputError("CASME learns from classes: give a loader of pairs of tensors (pictures, classes)")
     reference = model.reference_tensor()
     first = images[:2].to(images.device if reference is None else reference.device, copy=True)
     check_inputs(first, model, differentiable=True)
-    if images.ndim != 4 or min(images.shape[2:]) < 2 or not bool(torch.isfinite(images).all()):
-        raise InputError(
-            "CASME is for pictures (n, channels, h, w) of at least 2 × 2 without NaN or infinity, not "
-            f"{tuple(images.shape)}"
-        )
+    if images.ndim != 4 or min(images.shape[2:]) < 2:
+        raise InputError(f"CASME is for pictures (n, channels, h, w) of at least 2 × 2, not {tuple(images.shape)}")
+    if not bool(torch.isfinite(images).all()):
+        raise InputError("some of the pictures hold NaN or infinity; clean them before the fit")
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"classes are integers, one for each picture, not {labels.dtype} of {tuple(labels.shape)}")
     with torch.no_grad():
@@ -170,7 +167,7 @@ def _pictures(model: Model, data: Any) -> tuple[Tensor, Tensor]:
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A copy of the model that can be trained without changing it."""
+    """A copy of the model that can be trained without changing it; in float32 where the model has 16 bits."""
     try:
         classifier = copy.deepcopy(module)
     except Exception as error:  # whatever a module's own way of copying raises
@@ -178,7 +175,7 @@ def _copied(module: nn.Module) -> nn.Module:
             f"CASME trains a copy of the model, and copy.deepcopy cannot make one: {error}; rebuild the model so that "
             "it can (with torch's parametrizations in place of the old weight_norm, without open files or locks)"
         ) from error
-    own = {tensor.data_ptr() for tensor in module.parameters()}
+    own = {tensor.data_ptr() for tensor in module.parameters()} - {0}  # that of an empty one
     parameters = list(classifier.parameters())
     if any(tensor.data_ptr() in own for tensor in parameters):
         raise ModelError("a deep copy of the model shares its parameters, so that training it would change the model")
@@ -186,7 +183,9 @@ def _copied(module: nn.Module) -> nn.Module:
         raise ModelError("the model has no parameters; CASME needs a classifier that can be trained")
     for tensor in parameters:
         tensor.requires_grad_(tensor.is_floating_point())
-    return classifier
+    # The steps of a training are lost in 16 bits, or become NaN.
+    short = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in parameters)
+    return classifier.float() if short else classifier
 
 
 def _state(masker: Masker, training: Training, images: Tensor, batch: int) -> dict[str, Tensor]:

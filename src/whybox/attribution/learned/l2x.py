@@ -1,5 +1,6 @@
 """L2X: a net that learns which few features of each input tell most about the model's answer."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,9 +86,10 @@ class L2X(Method):
     taxonomy = Taxonomy(shows="regions", needs="outputs", relation="proxy", trains=True)
 
     def __post_init__(self) -> None:
-        if min(self.k, self.steps, self.batch) < 1 or not (self.temperature > 0 and self.rate > 0):
+        whole = all(isinstance(count, int) and count >= 1 for count in (self.k, self.steps, self.batch))
+        if not whole or not (0 < self.temperature < math.inf and 0 < self.rate < math.inf):
             raise InputError(
-                "L2X needs k, steps and batch ≥ 1, and temperature and rate > 0, not "
+                "L2X needs whole numbers k, steps and batch ≥ 1, and finite temperature and rate > 0, not "
                 f"{self.k}, {self.steps}, {self.batch}, {self.temperature}, {self.rate}"
             )
 
@@ -101,6 +103,10 @@ class L2X(Method):
             task = Task(model, inputs, Logit(0), noise_keys(seed, len(inputs)), progress=progress)
             vocabulary = 0 if inputs.is_floating_point() else int(inputs.max()) + 1
             layout = self._layout(_some(task, torch.arange(min(2, len(inputs)))), vocabulary)
+            if vocabulary and int(inputs.min()) < 0:
+                raise InputError(
+                    f"tokens are numbers from 0, not {int(inputs.min())}; make a table of numbers .float()"
+                )
             if len(inputs) < 2 * LEAST:
                 raise InputError(f"L2X needs at least {2 * LEAST} inputs to learn from, not {len(inputs)}")
             with torch.no_grad():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from whybox.attribution.learned.training import moments
 from whybox.core.errors import InputError
 
 HIDDEN = 100  # units of the selector of a table, as in the paper; twice as many in the other net
@@ -88,11 +89,9 @@ class Reading(nn.Module):
         if self.vocabulary:
             self.embedding = nn.Embedding(self.vocabulary + 1, EMBEDDED)
             return
-        axes = (0, *range(2, inputs.ndim))
-        values = inputs.double()
-        self.register_buffer("mean", values.mean(axes, keepdim=True).float())
-        spread = values.std(axes, correction=0, keepdim=True)
-        self.register_buffer("spread", torch.where(spread > 0, spread, 1.0).float())
+        mean, spread = moments(inputs)
+        self.register_buffer("mean", mean)
+        self.register_buffer("spread", spread)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.vocabulary:
@@ -130,7 +129,9 @@ class Selector(nn.Module):
             return features
         strongest = features.flatten(2).amax(2).view(*features.shape[:2], *(1,) * len(self.layout.grid))
         scores = self.head(torch.cat((features, strongest.expand_as(features)), 1))
-        full = nn.functional.interpolate(scores, self.layout.grid).flatten(1)
+        # Every pooled place stands for its own square; to the grid's size at once, those at odd edges would be shifted.
+        full = nn.functional.interpolate(scores, scale_factor=float(2 ** sum(self.layout.pools)))
+        full = full[(..., *(slice(edge) for edge in self.layout.grid))].flatten(1)
         return full.new_zeros(len(x), self.layout.count).index_add(1, self.places, full) / self.sizes
 
 

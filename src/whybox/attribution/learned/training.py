@@ -48,9 +48,18 @@ def read(loader: Any) -> tuple[Tensor, Tensor | None]:
         kinds = ", ".join(f"{shape} {dtype}" for shape, dtype in sorted(shapes, key=str))
         raise InputError(f"the loader gives inputs of several shapes or types, {kinds}; bring them to one")
     labels = [classes for _, classes in batches if classes is not None]
-    if labels and len(labels) < len(batches):
-        raise InputError("the loader gives classes with some batches only")
+    if labels and (len(labels) < len(batches) or len({classes.shape[1:] for classes in labels}) > 1):
+        raise InputError("the loader gives classes with some batches only, or of several shapes; give (n,) with each")
     return torch.cat([inputs for inputs, _ in batches]), torch.cat(labels) if labels else None
+
+
+def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by channel or column, float32 (1, c, 1, …); 1 for the deviation of what is constant.
+
+    So that a constant channel which is another one in later inputs does not count for millions.
+    """
+    spread, mean = torch.std_mean(inputs.float(), (0, *range(2, inputs.ndim)), correction=0, keepdim=True)
+    return mean, torch.where(spread > 0, spread, 1.0)
 
 
 def minibatches(rows: int, *, batch: int, steps: int, seed: int, progress: bool) -> Iterator[tuple[int, Tensor]]:
@@ -65,11 +74,12 @@ def minibatches(rows: int, *, batch: int, steps: int, seed: int, progress: bool)
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether this is (inputs, classes): classes are integers, one for each input."""
+    """Whether this is (inputs, classes), which have fewer axes; two batches have as many."""
     if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(part, Tensor) for part in value):
         return False
     inputs, labels = value
-    return labels.ndim == 1 and inputs.ndim > 1 and len(inputs) == len(labels)
+    fewer: bool = labels.ndim < inputs.ndim
+    return fewer
 
 
 def _batch(batch: Any) -> tuple[Tensor, Tensor | None]:
@@ -88,10 +98,10 @@ def _batch(batch: Any) -> tuple[Tensor, Tensor | None]:
     if not isinstance(inputs, Tensor) or inputs.ndim < 2:
         what = f"a tensor of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
         raise InputError(f"a batch of inputs is a tensor with the batch first, as in (n, features), not {what}")
-    if isinstance(labels, Tensor) and len(labels) != len(inputs):
+    own = torch.atleast_1d(labels.detach().cpu()) if isinstance(labels, Tensor) else None
+    if own is not None and len(own) != len(inputs):
         raise InputError(
-            f"the loader gives {len(inputs)} inputs with {len(labels)} classes; models with several inputs are not "
+            f"the loader gives {len(inputs)} inputs with {len(own)} classes; models with several inputs are not "
             "explained here"
         )
-    own = labels.detach().cpu() if isinstance(labels, Tensor) else None
     return inputs.detach().cpu(), own
