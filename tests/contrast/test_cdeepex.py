@@ -113,6 +113,13 @@ class TestThirdClass:
             assert answer.details["status"].tolist() == [NOT_FOUND] * 2  # the pull is too weak
 
 
+    def test_the_plain_search_of_xgem_comes_to_the_same_foot(self):
+        answer = XGEM(self.latent, search="plain", starts=1).run(Ridge(), self.x, Contrast(0, 1))
+        foot = self.x * torch.tensor([0.0, 1.0]).double()
+        torch.testing.assert_close(answer.details["contrast_image"], foot, rtol=0, atol=2e-2)
+        assert answer.details["forwards"].tolist() == [825] * 2
+
+
 class Never(nn.Module):
     """Class 2 is always above the mean of the two others."""
 
@@ -275,6 +282,7 @@ class TestBadInput:
             (lambda s: CDeepEx(s.latent, margin=-0.1), InputError, "margin"),
             (lambda s: XGEM(s.latent, weight=0.0), InputError, "weight"),
             (lambda s: XGEM(s.latent, steps=0), InputError, "steps"),
+            (lambda s: XGEM(s.latent, search="plane"), InputError, "'polished' or 'plain'"),
         ],
     )
     def test_it_is_refused(self, run, error, says):
