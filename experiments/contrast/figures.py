@@ -52,13 +52,13 @@ class Drawn:
         return self.pictures[number, 1] - self.pictures[number, 0]
 
     def says(self, number: int) -> str:
-        """The most likely classes at z_e, as many as are needed to name true class and probe."""
-        likely = self.likely[number]
+        """The probabilities of the pair at z_e, under that of another class where one is first."""
+        likely, pair = self.likely[number], self.pair[number].tolist()
         if bool(likely.isnan().any()):
             return "not found"
-        order = likely.argsort(descending=True).tolist()
-        needed = 1 + max(order.index(c) for c in self.pair[number].tolist())
-        return "  ".join(f"{c}: {likely[c]:.2f}" for c in order[: min(needed, 3)])
+        first = int(likely.argmax())
+        two = "  ".join(f"{c}: {likely[c]:.2f}" for c in pair)
+        return two if first in pair else f"{first}: {likely[first]:.2f}\n{two}"
 
 
 def write(model: whybox.Model, digits: Tensor, labels: Tensor, found: dict[str, Any], folder: Path, out: Path) -> None:

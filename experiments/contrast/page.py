@@ -12,6 +12,11 @@ GOALS = "Goals: at least 97 % solved, at most 1 % violated, no third class."
 MERITS = ("‖z − z0‖", "‖ΔI‖₁", "critic", "neighbour", "IM1", "IM2", "other: two", "other: p_t + p_p")
 LOWER = ("‖z − z0‖", "‖ΔI‖₁", "neighbour", "IM1", "IM2")
 
+COLOURS = (
+    "Red is to be added, blue to be removed, on one scale for each figure; below are the likelihoods of the classes at "
+    "the contrast I + G(zₑ) − G(z₀)."
+)
+
 Numbers = dict[str, Any]
 
 
@@ -37,9 +42,18 @@ def tables(found: Numbers) -> str:
             "*italic*: worse.",
             differences(found),
             "## Likelihoods against iteration",
+            picture("5", "Mean likelihood of true class and probe against iteration, with and without constraints"),
             ends(found),
             "## Failures",
             failed(found),
+            "## Contrasts",
+            f"{COLOURS} Ambiguous digits, one for each pair of classes: of the whole test set those whose runner-up "
+            "comes nearest to a probability of 0.3 from below.",
+            picture("2", "Ambiguous digits: what is drawn for them, what changes, and the contrast"),
+            "The paper's pairs: the first two digits of each class in the test set that the classifier gets right.",
+            picture("3", "Pairs 4 and 9, 0 and 6, 5 and 6, 3 and 8: what is drawn, what changes, and the contrast"),
+            "Against xGEMs, the boundary form: the first digit of each class.",
+            picture("4", "Pairs 4 and 9, 6 and 5, 7 and 9, 1 and 6, 9 and 8: CDeepEx and xGEMs"),
         )
     )
 
@@ -53,6 +67,11 @@ def subjects(found: Numbers) -> str:
         ("the other classifier", f"{accuracy['other']:.2%}", ""),
     ]
     return table(("Net", "Right on test digits", "The paper"), rows)
+
+
+def picture(number: str, says: str) -> str:
+    """A figure of the page."""
+    return f"![{says}](../figures/contrast_mnist_{number}.webp)"
 
 
 def outcomes(found: Numbers) -> str:

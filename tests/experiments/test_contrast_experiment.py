@@ -133,6 +133,34 @@ def test_figures_of_merit(package: ModuleType) -> None:
     assert figures["other: two"].tolist() == [1, 1, 1]
 
 
+def test_all_tables_are_made_from_what_was_kept(package: ModuleType, tmp_path: Path) -> None:
+    """Every entry has the same planted ties, but that CDeepEx has found nothing for the third digit."""
+    from experiments.common import kept
+
+    entries, places = package.entries, [7, 8, 9]
+    for entry in (*entries.ROWS, *entries.CURVES):
+        found = {**tied(), "distance": torch.ones(3), "relevance": torch.zeros(3, 1, 28, 28)}
+        found |= {name: torch.full((3,), 2.0) for name in ("forwards", "backwards", "seconds")}
+        if entry is entries.CDEEPEX:
+            found["contrast"][2] = torch.nan
+        if "latent" in entry.method.config():
+            found["curve"] = torch.full((3, package.measure.ITERATIONS, 2), 0.25)
+        for path, start, stop in entry.paths(3, tmp_path):
+            rows = {name: value[start:stop] for name, value in found.items()}
+            kept.keep(rows, path, entry.settings("weights"))
+    numbers = package.numbers.numbers(jury(package, 0.0), digits(), places, tmp_path)
+    known = numbers["entries"]
+    assert known["CDeepEx"]["found"] == 2
+    assert known["xGEM, boundary"]["found"] == 3
+    assert known["PDA, weighted"]["digits"] == 1
+    assert known["xGEM, boundary"]["less CDeepEx"]["‖ΔI‖₁"][0] == 0
+    numbers["accuracy"] = {"classifier": 0.99, "other": 0.99, "on the digits": 1.0}
+    text = package.page.tables(numbers)
+    assert "| CDeepEx | 3 | 66.7% | 66.7% | 0.0% (0) | 0.0% (0) | 33.3% (1) | 2 | 2 | 2.00 |" in text
+    assert "| CDeepEx | 9 | 0 / 1 | not found |  | — |" in text
+    assert len(package.figures.curves(numbers["curves"]).axes) == 2
+
+
 def test_a_curve_goes_on_as_it_ended(package: ModuleType) -> None:
     curve = torch.tensor([[[0.9, 0.1], [0.6, 0.4], [torch.nan, torch.nan]], [[0.8, 0.2], [0.7, 0.3], [0.5, 0.5]]])
     carried = package.measure._carried(curve)
