@@ -282,7 +282,6 @@ class TestBadInput:
             (lambda s: CDeepEx(s.latent, margin=-0.1), InputError, "margin"),
             (lambda s: XGEM(s.latent, weight=0.0), InputError, "weight"),
             (lambda s: XGEM(s.latent, steps=0), InputError, "steps"),
-            (lambda s: XGEM(s.latent, search="plane"), InputError, "'polished' or 'plain'"),
         ],
     )
     def test_it_is_refused(self, run, error, says):
