@@ -112,7 +112,6 @@ class TestThirdClass:
         else:
             assert answer.details["status"].tolist() == [NOT_FOUND] * 2  # the pull is too weak
 
-
     def test_the_plain_search_of_xgem_comes_to_the_same_foot(self):
         answer = XGEM(self.latent, search="plain", starts=1).run(Ridge(), self.x, Contrast(0, 1))
         foot = self.x * torch.tensor([0.0, 1.0]).double()
