@@ -90,9 +90,7 @@ def methods(drawn: list[Drawn], pictures: bool) -> Figure:
     names = [row.name for row in ROWS if row not in NOT_DRAWN and not (row.name in SHOWS_THE_PICTURE and not pictures)]
     columns = ["picture", *names] if pictures else names
     lines = [
-        (one, number)
-        for one in drawn
-        for number in range(min(DRAWN, *(len(one.known[name]["map"]) for name in names)))
+        (one, number) for one in drawn for number in range(min(DRAWN, *(len(one.known[name]["map"]) for name in names)))
     ]
     figure = Figure(figsize=(1.15 * len(columns) + 0.8, 1.17 * len(lines) + 0.5), layout="constrained")
     axes = figure.subplots(len(lines), len(columns), squeeze=False)

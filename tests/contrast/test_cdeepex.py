@@ -112,6 +112,12 @@ class TestThirdClass:
         else:
             assert answer.details["status"].tolist() == [NOT_FOUND] * 2  # the pull is too weak
 
+    def test_the_plain_search_of_xgem_comes_to_the_same_foot(self):
+        answer = XGEM(self.latent, search="plain", starts=1).run(Ridge(), self.x, Contrast(0, 1))
+        foot = self.x * torch.tensor([0.0, 1.0]).double()
+        torch.testing.assert_close(answer.details["contrast_image"], foot, rtol=0, atol=2e-2)
+        assert answer.details["forwards"].tolist() == [825] * 2
+
 
 class Never(nn.Module):
     """Class 2 is always above the mean of the two others."""

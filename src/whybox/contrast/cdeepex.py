@@ -76,8 +76,7 @@ class CDeepEx(Method):
             raise InputError(
                 f"margin is not negative and tolerance positive, both finite, not {self.margin}, {self.tolerance}"
             )
-        if self.search not in ("polished", "plain"):
-            raise InputError(f"search is 'polished' or 'plain', not {self.search!r}")
+        check_search(self.search)
         if self.starts < 1 or self.rounds < 1 or self.film < 0:
             raise InputError(
                 f"starts and rounds are at least 1, film not negative, not {self.starts}, {self.rounds}, {self.film}"
@@ -135,3 +134,9 @@ def check_latent(latent: object) -> None:
             f"latent is a Latent, the path of its file or None, not {type(latent).__name__}; a generator of your own "
             "becomes one by whybox.latent.Latent.of(generator, size)"
         )
+
+
+def check_search(search: str) -> None:
+    """Raise InputError unless it is one of the two."""
+    if search not in ("polished", "plain"):
+        raise InputError(f"search is 'polished' or 'plain', not {search!r}")

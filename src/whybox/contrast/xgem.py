@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whybox.attribution.masks.descent import Adam
 from whybox.contrast.answer import answer
-from whybox.contrast.cdeepex import check_latent, contrasted, opened
+from whybox.contrast.cdeepex import check_latent, check_search, contrasted, opened
 from whybox.contrast.latent import Latent
 from whybox.contrast.problem import Problem
 from whybox.contrast.record import DIVERGED, NOT_FOUND, SOLVED
@@ -47,6 +47,7 @@ class XGEM(Method):
         tolerance: the |h| that counts as a tie, for the boundary.
         starts: as in CDeepEx, for the boundary.
         rounds: of the augmented Lagrangian, at most, for the boundary.
+        search: as in CDeepEx, for the boundary.
         film: as in CDeepEx.
     """
 
@@ -58,6 +59,7 @@ class XGEM(Method):
     tolerance: float = 0.02
     starts: int = 3
     rounds: int = 25
+    search: Literal["polished", "plain"] = "polished"
     film: int = 0
 
     taxonomy = Taxonomy(shows="contrast", needs="gradients", relation="dependence", trains=True)
@@ -66,6 +68,7 @@ class XGEM(Method):
         check_latent(self.latent)
         if self.form not in ("boundary", "descent"):
             raise InputError(f"form is 'boundary' or 'descent', not {self.form!r}")
+        check_search(self.search)
         if not (0 < self.weight < math.inf and 0 < self.tolerance < math.inf):
             raise InputError(f"weight and tolerance are positive and finite, not {self.weight}, {self.tolerance}")
         if min(self.steps, self.starts, self.rounds) < 1 or self.film < 0:
@@ -77,7 +80,7 @@ class XGEM(Method):
     def attribute(self, task: Task) -> Attribution:
         problem = Problem.of(task, opened(self.latent), residual=self.residual, margin=None)
         if self.form == "boundary":
-            return contrasted(problem, self.tolerance, self.starts, self.rounds, True, self.film)
+            return contrasted(problem, self.tolerance, self.starts, self.rounds, self.search == "polished", self.film)
         active, told = self._descend(problem)
         found, steps = active.gathered("z"), active.gathered("steps")
         scores = problem.scores(found)

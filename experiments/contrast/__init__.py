@@ -1,0 +1,1 @@
+"""Contrast: why one class and not another, as in the papers and in figures of merit."""
