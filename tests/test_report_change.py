@@ -137,9 +137,11 @@ class TestTheReport:
         untold = change_lines(replace(found, checks=()), 0)[1]
         assert "cannot be told" in untold
 
-    def test_beside_maps_these_are_contrasted_and_put_into_mosaics(self, images: torch.Tensor) -> None:
+    def test_beside_maps_these_are_contrasted_and_put_into_mosaics(self) -> None:
         model = whybox.models.load("digits")
-        four = torch.cat((images, load("digits", split="test")[0][:2]))  # type: ignore[arg-type]
+        inputs, labels = load("digits", split="test")
+        assert isinstance(inputs, torch.Tensor)
+        four = torch.stack([inputs[list(labels).index(digit)] for digit in range(4)])  # a mosaic has four classes
         both = report.collect(model, four, ["input_x_gradient", CDeepEx(starts=1)])
         assert both.contrasts is not None
         assert both.contrasts.method["name"] == "input_x_gradient"
