@@ -48,7 +48,7 @@ class NeuroMask(Method):
     Cost: a forward and a backward pass for each step, at most `steps`, and a forward for the mask; a sample whose loss
     has settled, its class more likely than not, costs no more, unless the search is plain.
     Limits: one of many masks that keep the prediction; the weights λ choose which, and so may mere rounding, which
-    differs with the chunk size; on about a fifth of small pictures the reference's many steps still find a lower
+    differs with the chunk size; on about a quarter of small pictures the reference's many steps still find a lower
     loss; a picture with black holes is none that the model was trained on, and small masks may find what fools the
     model; 0 does not mean irrelevant.
     Source: Alzantot, Widdicombe, Julier & Srivastava 2019, arXiv 1908.04389; settings from the authors' code.
