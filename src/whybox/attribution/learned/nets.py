@@ -131,7 +131,7 @@ class Selector(nn.Module):
         scores = self.head(torch.cat((features, strongest.expand_as(features)), 1))
         # Every pooled place stands for its own square; to the grid's size at once, those at odd edges would be shifted.
         full = nn.functional.interpolate(scores, scale_factor=float(2 ** sum(self.layout.pools)))
-        full = full[(..., *(slice(edge) for edge in self.layout.grid))].flatten(1)
+        full = full[tuple(slice(edge) for edge in (len(x), 1, *self.layout.grid))].flatten(1)
         return full.new_zeros(len(x), self.layout.count).index_add(1, self.places, full) / self.sizes
 
 
