@@ -99,14 +99,14 @@ class L2X(Method):
             inputs, _ = read(data)
             own = model.reference_tensor()
             inputs = inputs if own is None else inputs.to(own.device)
+            if not inputs.is_floating_point() and int(inputs.min()) < 0:
+                raise InputError(
+                    f"tokens are numbers from 0, not {int(inputs.min())}; make a table of numbers .float()"
+                )
             check_inputs(inputs, model, differentiable=False)
             task = Task(model, inputs, Logit(0), noise_keys(seed, len(inputs)), progress=progress)
             vocabulary = 0 if inputs.is_floating_point() else int(inputs.max()) + 1
             layout = self._layout(_some(task, torch.arange(min(2, len(inputs)))), vocabulary)
-            if vocabulary and int(inputs.min()) < 0:
-                raise InputError(
-                    f"tokens are numbers from 0, not {int(inputs.min())}; make a table of numbers .float()"
-                )
             if len(inputs) < 2 * LEAST:
                 raise InputError(f"L2X needs at least {2 * LEAST} inputs to learn from, not {len(inputs)}")
             with torch.no_grad():
