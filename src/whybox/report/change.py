@@ -204,7 +204,9 @@ def _curve(change: Change, true: str, probe: str) -> Curve:
         for line in change.path.T.tolist()
     )
     first, last = (
-        ", ".join(f"{name} {percent(share)}" for name, share in zip((true, probe), change.path[place].tolist(), strict=True))
+        ", ".join(
+            f"{name} {percent(share)}" for name, share in zip((true, probe), change.path[place].tolist(), strict=True)
+        )
         for place in (0, -1)
     )
     return Curve((next(lines), next(lines)), steps, f"{steps} iterations, from {first} to {last}")
