@@ -65,7 +65,7 @@ def test_without_versus_it_is_the_runner_up_and_the_latent_model_may_not_know_th
     result = run("contrast", "four.png", "noise.png", "--model", "digits")
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "the score of '4' (4) minus that of '9' (9)" in said or "minus that of" in said
+    assert "the score of 4 minus that of 9" in said
     assert "The latent model does not know this input" in said
     assert Path("whybox-contrast.html").exists()
 
