@@ -49,6 +49,7 @@ def test_why_four_and_not_nine() -> None:
     assert result.stderr == ""
     said = " ".join(result.stdout.split())
     assert "Solved: 4 falls from 93 % to" in said
+    assert "Why 4 and not 9?" in said
     assert "9 rises from" in said
     assert "The latent model knows this input" in said
     assert result.stdout.splitlines()[-1] == "report.html"

@@ -12,7 +12,7 @@ import torch
 
 import whybox
 from report_cases import plain, text_of
-from whybox import CDeepEx, Contrast, Explanation, plot, report
+from whybox import CDeepEx, Contrast, Explanation, Model, plot, report
 from whybox.contrast.answer import UNKNOWN
 from whybox.core.method import Check
 from whybox.datasets import load
@@ -184,7 +184,29 @@ class TestFigures:
     def test_the_figure_without_a_contrast(self, found: Explanation) -> None:
         assert missing(found).plot().axes[1].get_title() == "not found"
 
+    def test_of_a_table_the_change_is_drawn_too(self, images: torch.Tensor) -> None:
+        torch.manual_seed(0)
+        net, draw = torch.nn.Linear(3, 2), torch.nn.Linear(2, 3)
+        latent = whybox.latent.Latent.of(draw, 2)
+        with torch.no_grad():
+            rows = draw(torch.randn(2, 2))
+        one = whybox.explain(Model(net), rows, CDeepEx(latent, film=3), Contrast(None, None), checks=False)
+        change = plot.change_of(one, 0)
+        assert change is not None
+        assert change.found
+        bars = one.plot().axes[0]
+        assert bars.get_xlabel() == "change (raw)"
+        assert sorted(bar.get_width() for bar in bars.patches) == pytest.approx(sorted(change.added.tolist()), abs=1e-6)
+        view = change_view(one, 0, "CDeepEx")
+        assert view is not None
+        assert view.morph is None
+        assert "cannot be told" in view.lines[1]
+        assert "Why class 1 and not class 0?" in text_of(fragment(one)) or "Why class 0 and not class 1?" in text_of(
+            fragment(one)
+        )
+
     def test_in_a_notebook(self, found: Explanation) -> None:
         text = text_of(fragment(found))
         assert "Red is to be added, blue to be removed" in text
+        assert "Why 4 and not 9?" in text
         assert "The latent model knows this input" in text

@@ -56,7 +56,7 @@ def _methods(found: "Findings", sample: int) -> list[str]:
     from whybox.core.configs import config_titles
     from whybox.core.explanation import Explanation
     from whybox.plot import is_change
-    from whybox.report.change import change_lines
+    from whybox.report.change import change_lines, change_question
     from whybox.report.facts import facts_text
     from whybox.report.trust import trust
 
@@ -72,7 +72,7 @@ def _methods(found: "Findings", sample: int) -> list[str]:
             said, beside = f"left out: {result.message}", ""
         told = [said, *([beside] if beside else [])]
         if isinstance(result, Explanation) and is_change(result):
-            told = [*change_lines(result, sample), said]
+            told = [change_question(result, sample), *change_lines(result, sample), said]
         lines += [f"    {_called(result.method)}", *(wrap(text, "        ") for text in told)]
     if panel.agreement is not None:
         median = f"median rank correlation {panel.agreement.median:.2g}"

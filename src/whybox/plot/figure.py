@@ -29,7 +29,8 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     A picture (n, c, h, w) is drawn with the map over it, a series (n, c, t) as lines above its relevance, anything
     else as bars of the strongest 20 features. Of several inputs the first is drawn. Where the method has kept its masks
     on the way (`NeuroMask(film=8)`), a strip shows them below a picture or series. Of a contrast in a latent space
-    (`CDeepEx`), for pictures, also the contrast and the search: there red is to be added and blue to be removed.
+    (`CDeepEx`) the change is drawn, red to be added and blue to be removed; for pictures also the contrast and the
+    search.
 
     Args:
         explanation: what to draw.
@@ -45,17 +46,21 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     """
     one = explanation.sample(sample)
     inputs, relevance = as_tuple(one.inputs)[0], as_tuple(one.relevance)[0]
-    values = one.by_position()[0]
-    scale = scale_for(one, 0, signed=bool((explanation.by_position() < 0).any()))
     frames, change = film_of(one, 0), change_of(one, 0)
+    if change is None:
+        values, what = one.by_position()[0], "relevance"
+        scale = scale_for(one, 0, signed=bool((explanation.by_position() < 0).any()))
+    else:
+        values, what = change.added, "change"
+        scale = scale_of(values, signed=True)
     if inputs.ndim == 4 and change is not None:
-        figure = _draw_change(one, change, ax, opacity)
+        figure = _draw_change(one, change, scale, ax, opacity)
     elif inputs.ndim == 4 and relevance.ndim == 4:
         figure = _draw_picture(picture(inputs[0], one.domains[0]), values, scale, ax, opacity, frames)
     elif inputs.ndim == 3 and relevance.ndim == 3:
-        figure = _draw_series(inputs[0], values, scale, ax, frames)
+        figure = _draw_series(inputs[0], values, scale, ax, frames, what)
     else:
-        figure = _draw_bars(inputs[0], values, scale, ax)
+        figure = _draw_bars(inputs[0], values, scale, ax, what)
     if ax is None:
         figure.suptitle(_title(one), fontsize="medium")
     return figure
@@ -94,7 +99,7 @@ def _draw_picture(
     return ax.get_figure(root=True)  # type: ignore[return-value]
 
 
-def _draw_change(one: Explanation, change: Change, ax: "Axes | None", opacity: float) -> "Figure":
+def _draw_change(one: Explanation, change: Change, scale: Scale, ax: "Axes | None", opacity: float) -> "Figure":
     """The change over the input; without axes of one's own, beside the contrast and the search."""
     from matplotlib.figure import Figure
 
@@ -103,7 +108,6 @@ def _draw_change(one: Explanation, change: Change, ax: "Axes | None", opacity: f
         labels = one.labels or ()
         true, probe = (labels[i] if i < len(labels) else f"class {i}" for i in (change.true, change.probe))
         ax = draw_picture_change(figure, change, one, (true, probe))
-    scale = scale_of(change.added, signed=True)
     _draw_over(ax, picture(as_tuple(one.inputs)[0][0], one.domains[0]), change.added, scale, opacity)
     _colour_bar(ax, scale, "change", "change")
     return ax.get_figure(root=True)  # type: ignore[return-value]
@@ -137,7 +141,9 @@ def _colours(values: Tensor, signed: bool) -> list[tuple[float, ...]]:
     return [tuple(part / 255 for part in ends[value >= 0]) for value in values.tolist()]
 
 
-def _draw_series(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", frames: Tensor | None) -> "Figure":
+def _draw_series(
+    x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", frames: Tensor | None, what: str
+) -> "Figure":
     """Lines of the channels above bars of the relevance at each position."""
     if ax is None:
         axes = _new(7.2, 4.0, rows=2, frames=frames)
@@ -149,13 +155,13 @@ def _draw_series(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", fra
     ax.axhline(0, color="0.6", linewidth=0.5)
     if scale.absolute:
         ax.set_ylim(0, scale.limit)
-    ax.set_ylabel("relevance (raw)")
+    ax.set_ylabel(f"{what} (raw)")
     ax.set_xlabel("position")
     ax.margins(x=0.01)
     return ax.get_figure(root=True)  # type: ignore[return-value]
 
 
-def _draw_bars(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None") -> "Figure":
+def _draw_bars(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", what: str) -> "Figure":
     """The strongest features, the strongest on top, each with its value in the input."""
     flat, given = torch.nan_to_num(values).flatten(), x.flatten()
     order = flat.abs().argsort(descending=True, stable=True)[:MOST_BARS].flip(0)
@@ -170,5 +176,5 @@ def _draw_bars(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None") -> "F
         ax.set_xlim(0, scale.limit)
     ax.axvline(0, color="0.6", linewidth=0.5)
     left = f", strongest {len(order)} of {len(flat)}" if len(order) < len(flat) else ""
-    ax.set_xlabel(f"relevance (raw{left})")
+    ax.set_xlabel(f"{what} (raw{left})")
     return ax.get_figure(root=True)  # type: ignore[return-value]

@@ -112,6 +112,14 @@ def change_view(
     )
 
 
+def change_question(explanation: Explanation, sample: int) -> str:
+    """What a contrast answers: "Why 4 and not 9?"; "" for other explanations."""
+    change = change_of(explanation, sample)
+    if change is None:
+        return ""
+    return f"Why {label_of(change.true, explanation.labels)} and not {label_of(change.probe, explanation.labels)}?"
+
+
 def change_lines(explanation: Explanation, sample: int) -> tuple[str, ...]:
     """What came of a contrast, and whether the latent model knows the input; nothing for other explanations."""
     change = change_of(explanation, sample)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import change_of, picture, scale_for
-from whybox.report.change import change_lines
+from whybox.plot import change_of, picture, scale_for, scale_of
+from whybox.report.change import change_lines, change_question
 from whybox.report.film import FilmView, film_view
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, composed, is_signed, map_view
@@ -52,12 +52,14 @@ def fragment(explanation: Explanation) -> str:
 
 def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
     shown = map_view(explanation, sample, title, signed=is_signed(explanation))
-    scale = scale_for(explanation, sample, signed=shown.signed)
+    change = change_of(explanation, sample)
+    scale = (
+        scale_for(explanation, sample, signed=shown.signed) if change is None else scale_of(change.added, signed=True)
+    )
     said = verdict(explanation, sample, model_titles([explanation.model])[0], None, None)
     inputs = as_tuple(explanation.inputs)[0]
     input_uri, map_uri, rendering = "", shown.uri, "auto"
     if shown.overlay:
-        change = change_of(explanation, sample)
         values = explanation.by_position()[sample] if change is None else change.added
         pixels = as_bytes(picture(inputs[sample], explanation.domains[0]))
         input_uri, map_uri = (
@@ -76,6 +78,6 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         rendering=rendering,
         checks=trust([explanation], [title], sample).checks,
         film=film_view(explanation, sample, title),
-        change=change_lines(explanation, sample),
+        change=(change_question(explanation, sample), *change_lines(explanation, sample)) if change else (),
         trace=trace_view(explanation, sample, title),
     )
