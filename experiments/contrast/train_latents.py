@@ -1,4 +1,4 @@
-"""Train the latent models: `python experiments/contrast/train_latents.py NAME`, NAME from the table below.
+"""Train the latent models: `python -m experiments.contrast.train_latents NAME`, NAME from the table below.
 
 The digits' model is written into the package, the others beside this file. A training that was stopped goes on where
 its last checkpoint was; a model that is there is read, not trained again. `WHYBOX_DATA` names the folder of the data.
@@ -19,6 +19,11 @@ MODELS = {
     "digits": ("digits", WGAN(size=32, steps=3_000, critic_steps=3, rate=5e-4, encoder_steps=2_000), DIGITS),
     "mnist": ("MNIST", WGAN(steps=5_000, critic_steps=3, rate=4e-4, encoder_steps=2_000), HERE / "mnist.latent"),
     "mnist-vae": ("MNIST", VAE(size=32, steps=4_000), HERE / "mnist-vae.latent"),
+    "fashion": (
+        "FashionMNIST",
+        WGAN(size=200, maps=(48, 32, 16), steps=3_000, critic_steps=3, rate=5e-4, encoder_steps=1_500),
+        HERE / "fashion.latent",
+    ),
 }
 
 
