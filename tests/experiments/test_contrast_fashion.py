@@ -114,11 +114,16 @@ def found_of(package: ModuleType, share: float) -> dict[str, Tensor]:
 
 
 def test_failures_stay_in_the_count(package: ModuleType) -> None:
-    found = package.numbers.outcomes(question(package), subject(package), found_of(package, 1.0))
-    assert (found["digits"], found["found"], found["violated"], found["third class"]) == (3, 2, 0, 0)
-    assert [one["digit"] for one in found["failures"]] == [9]
-    one = package.numbers.outcomes(question(package), subject(package), found_of(package, 0.5))
-    assert one["violated"] == 2
+    why, one, numbers = question(package), subject(package), package.numbers
+    result = {"plain 0": numbers.outcomes(why, one, found_of(package, 1.0))}
+    found = numbers.of(result, "plain")
+    counts = {name: value["count"] for name, value in found.items() if "count" in value}
+    assert counts == {"solved": 2, "violated": 0, "third class": 0, "nothing found": 1}
+    assert found["solved"]["mean"][0] == pytest.approx(2 / 3, abs=1e-5)
+    assert found["|p_t − p_p|"]["mean"][0] == 0
+    assert [failure["digit"] for failure in numbers.failed(why, one, found_of(package, 1.0))] == [9]
+    result["plain 1"] = numbers.outcomes(why, one, found_of(package, 0.5))
+    assert numbers.of(result, "plain")["violated"]["count"] == 2
 
 
 def test_an_architecture_is_compared_by_pairs_of_nets(package: ModuleType) -> None:
