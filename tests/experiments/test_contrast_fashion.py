@@ -68,6 +68,12 @@ def test_likeness_is_the_mean_cosine_with_the_others(package: ModuleType) -> Non
     assert found[2].isnan()
 
 
+def test_changes_are_brought_to_equal_size(package: ModuleType) -> None:
+    found = package.generality.sized(planted())
+    assert found[:2].flatten(1).norm(dim=1).tolist() == pytest.approx([4, 4])
+    torch.testing.assert_close(found[0, 12:16, 12:16], torch.full((4, 4), -1.0, dtype=torch.float64))
+
+
 class Sum(nn.Module):
     """s_t − s_p = the sum of the picture; other classes are far away."""
 

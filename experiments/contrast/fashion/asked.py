@@ -14,7 +14,7 @@ import whybox
 from whybox.contrast.latent import Latent
 
 NAMES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-BLOCK = 20
+BLOCK = 15
 FASHION = Latent.load(HERE.parent / "fashion.latent")
 CDEEPEX = Entry("CDeepEx", whybox.CDeepEx(FASHION), ties=True)
 BOUNDARY = Entry("xGEM, boundary", whybox.XGEM(FASHION), ties=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from experiments.contrast.entries import Entry
-from experiments.contrast.fashion.asked import BOUNDARY, CDEEPEX, FASHION, NAMES, Question, Subject
+from experiments.contrast.fashion.asked import BOUNDARY, CDEEPEX, COMPARED, FASHION, NAMES, Question, Subject
 from experiments.contrast.figures import Drawn, films, ink, lay
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -20,8 +20,8 @@ Lookup = Callable[[Question, Subject, Entry], dict[str, Tensor]]
 
 
 def write(questions: list[Question], subjects: list[Subject], found: Lookup, out: Path) -> None:
-    """All of them, as WebP; the first nets of the first two architectures stand for the others."""
-    first = subjects[:2]
+    """All of them, as WebP; the first nets of the two architectures compared stand for the others."""
+    first = [next(one for one in subjects if one.architecture == name) for name in COMPARED]
     rows = {
         "nets": [(one, CDEEPEX, one.architecture) for one in first],
         "constraints": [(first[0], entry, entry.name.partition(",")[0]) for entry in (CDEEPEX, BOUNDARY)],

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 SEEN = 0.1
 # The columns in the middle of 28, which hold a garment's body and a trouser's gap; sleeves lie beside them.
 BODY = slice(8, 20)
+# The size ‖ΔI‖₂ to which changes are brought where they are compared at equal size: about what they have.
+SIZE = 4.0
 # A gap closed beyond so much, or widened beyond as much, counts no more: it is a share of what may be next to nothing.
 LARGEST = 2.0
 
@@ -78,6 +80,11 @@ def carried(gap: Callable[[Tensor], Tensor], x: Tensor, change: Tensor) -> Tenso
         others = x[torch.arange(n) != row]
         means.append(closed(gap, others, others + change[row]).mean())
     return torch.stack(means)
+
+
+def sized(change: Tensor) -> Tensor:
+    """The same changes, each of equal size ‖ΔI‖₂."""
+    return change * (SIZE / change.flatten(1).norm(dim=1)).view(-1, *(1,) * (change.ndim - 1))
 
 
 def _centre(change: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,7 @@ def measures(question: Question, subject: Subject, found: Found, others: list[Su
     """How general each garment's change is; `others` are all nets, for what the change does to them."""
     change, x = -found["relevance"][:, 0].double(), question.garments
     garments = x[:, 0].double()
+    gap, made = _gap(subject, question), change[:, None].float()
     each = {
         "area": generality.area(change),
         "changed": generality.share_changed(change, garments),
@@ -65,7 +66,8 @@ def measures(question: Question, subject: Subject, found: Found, others: list[Su
         "height": generality.height(change),
         "spread": generality.spread(change),
         "likeness": generality.likeness(change),
-        "carried": generality.carried(_gap(subject, question), x, change[:, None].float()),
+        "carried": generality.carried(gap, x, made),
+        "carried, sized": generality.carried(gap, x, generality.sized(made)),
     }
     for other in others:
         if other.name != subject.name:

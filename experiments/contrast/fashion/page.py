@@ -14,6 +14,7 @@ GENERAL = {
     "spread": "spread, pixels",
     "likeness": "likeness to other garments' changes",
     "carried": "closes the gap of other garments",
+    "carried, sized": "the same, all changes of equal size",
     "moves its kind": "closes the gap of the other nets of its kind",
     "moves the other kind": "closes the gap of nets of the other kind",
     "outside": "share outside the garment",
