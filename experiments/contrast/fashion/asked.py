@@ -14,11 +14,14 @@ import whybox
 from whybox.contrast.latent import Latent
 
 NAMES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-BLOCK = 15
+BLOCK = 20
 FASHION = Latent.load(HERE.parent / "fashion.latent")
-CDEEPEX = Entry("CDeepEx", whybox.CDeepEx(FASHION), ties=True)
-BOUNDARY = Entry("xGEM, boundary", whybox.XGEM(FASHION), ties=True)
-METHODS = (CDEEPEX, BOUNDARY)
+# With the three starts that are the default a nearer contrast is missed now and then, which the last row shows.
+STARTS = 6
+CDEEPEX = Entry("CDeepEx", whybox.CDeepEx(FASHION, starts=STARTS), ties=True)
+BOUNDARY = Entry("xGEM, boundary", whybox.XGEM(FASHION, starts=STARTS), ties=True)
+FEWER = Entry("CDeepEx, 3 starts", whybox.CDeepEx(FASHION), ties=True)
+METHODS = (CDEEPEX, BOUNDARY, FEWER)
 
 # The architectures that the paper compares; and what else is compared: what the shortcuts are worth.
 COMPARED = ("plain", "residual")

@@ -26,7 +26,7 @@ from torch import Tensor
 import whybox
 
 PAIRS = ((0, 6), (1, 4))
-COUNT = 30
+COUNT = 40
 
 
 def run(count: int, folder: Path, out: Path) -> None:
