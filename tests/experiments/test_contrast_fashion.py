@@ -147,6 +147,13 @@ def test_an_architecture_is_compared_by_pairs_of_nets(package: ModuleType) -> No
     assert (found["above"], found["pairs"]) == (3, 4)
 
 
+def test_starts_that_miss_the_nearest_contrast(package: ModuleType) -> None:
+    many = {"plain 0": {"distance": torch.tensor([1.0, 1.0, 1.0])}, "plain 1": {"distance": torch.ones(3)}}
+    few = {"plain 0": {"distance": torch.tensor([1.0, 1.01, 1.5])}, "plain 1": {"distance": torch.ones(3)}}
+    found = package.numbers.missed(few, many)
+    assert (found["count"], found["of"]) == (1, 6)
+
+
 def test_nets_of_one_architecture_agree(package: ModuleType) -> None:
     change = planted()[:2, None]
     changes = {"plain 0": change, "plain 1": 2 * change, "residual 0": -change}

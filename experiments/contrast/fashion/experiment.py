@@ -8,9 +8,11 @@ import torch
 from experiments.common.data import digest
 from experiments.contrast.fashion import figures, page
 from experiments.contrast.fashion.asked import (
+    CDEEPEX,
     COMPARED,
     COMPARISONS,
     FASHION,
+    FEWER,
     METHODS,
     Question,
     Subject,
@@ -19,7 +21,18 @@ from experiments.contrast.fashion.asked import (
 )
 from experiments.contrast.fashion.measure import measure
 from experiments.contrast.fashion.nets import ARCHITECTURES, garments
-from experiments.contrast.fashion.numbers import Each, agreement, failed, less, measures, moved, of, outcomes
+from experiments.contrast.fashion.numbers import (
+    Each,
+    Found,
+    agreement,
+    failed,
+    less,
+    measures,
+    missed,
+    moved,
+    of,
+    outcomes,
+)
 from experiments.contrast.nets import accuracy
 from torch import Tensor
 
@@ -59,14 +72,19 @@ def _net(subject: Subject, x: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def _answers(question: Question, nets: list[Subject], folder: Path) -> dict[str, Any]:
-    """Of each method: what became of the garments, how general the change is, and the differences."""
+    """Of each method: what became of the garments, how general the change is, and the differences.
+
+    The net that is but an ablation is asked by CDeepEx alone.
+    """
     answers: dict[str, Any] = {"places": question.places}
+    found: dict[str, dict[str, Found]] = {}
     for entry in METHODS:
-        known = {one.name: measure(question, one, entry, folder) for one in nets}
-        result = {one.name: outcomes(question, one, known[one.name]) for one in nets}
-        each: dict[str, Each] = {one.name: measures(question, one, known[one.name], nets) for one in nets}
-        moved(each, nets)
-        architectures = list(dict.fromkeys(one.architecture for one in nets))
+        some = [one for one in nets if entry is CDEEPEX or one.architecture in COMPARED]
+        known = found[entry.name] = {one.name: measure(question, one, entry, folder) for one in some}
+        result = {one.name: outcomes(question, one, known[one.name]) for one in some}
+        each: dict[str, Each] = {one.name: measures(question, one, known[one.name], some) for one in some}
+        moved(each, some)
+        architectures = list(dict.fromkeys(one.architecture for one in some))
         answers[entry.name] = {
             "outcomes": {name: of(result, name) for name in architectures},
             "generality": {name: of(each, name) for name in architectures},
@@ -77,8 +95,10 @@ def _answers(question: Question, nets: list[Subject], folder: Path) -> dict[str,
                     if not name.startswith("to ")
                 }
                 for first, second in COMPARISONS
+                if first in architectures
             },
             "agreement": agreement({name: one["relevance"] for name, one in known.items()}),
-            "failures": {one.name: failed(question, one, known[one.name]) for one in nets},
+            "failures": {one.name: failed(question, one, known[one.name]) for one in some},
         }
+    answers["missed"] = missed(found[FEWER.name], found[CDEEPEX.name])
     return answers

@@ -17,6 +17,7 @@ from whybox.contrast.record import ROUNDING, SOLVED
 from whybox.evaluation.bootstrap import intervals
 
 DIGITS = 5
+FARTHER = 1.02
 COUNTED = ("solved", "violated", "third class", "nothing found")
 
 Found = Mapping[str, Tensor]
@@ -77,16 +78,13 @@ def measures(question: Question, subject: Subject, found: Found, others: list[Su
 
 
 def moved(each: Mapping[str, Each], subjects: list[Subject]) -> None:
-    """Add what other nets make of a contrast: the mean over those of the same architecture and of the other one."""
+    """Add what other nets make of a contrast: the mean over those of the same architecture, and over those compared."""
     for one, found in each.items():
-        architecture = one.partition(" ")[0]
-        for name, wanted in (("moves its kind", True), ("moves the other kind", False)):
-            rows = [
-                found[f"to {s.name}"]
-                for s in subjects
-                if s.architecture in COMPARED and s.name != one and (s.architecture == architecture) is wanted
-            ]
-            found[name] = torch.stack(rows).mean(0)
+        kind = one.partition(" ")[0]
+        same = [s.name for s in subjects if s.architecture == kind and s.name != one]
+        other = [s.name for s in subjects if s.architecture in COMPARED and s.architecture != kind]
+        for name, nets in (("moves its kind", same), ("moves the other kind", other)):
+            found[name] = torch.stack([found[f"to {net}"] for net in nets]).mean(0)
 
 
 def less(each: Mapping[str, Each], first: str, second: str, name: str) -> dict[str, Any]:
@@ -112,6 +110,12 @@ def of(each: Mapping[str, Each], architecture: str) -> dict[str, Any]:
         name: {"mean": mean(rows.nanmean(0)), **({"count": int(rows.sum())} if name in COUNTED else {})}
         for name, rows in found.items()
     }
+
+
+def missed(few: Mapping[str, Found], many: Mapping[str, Found]) -> dict[str, Any]:
+    """Where fewer starts end farther from z₀ than more do, by over 2 % (rounding and where a search stalls)."""
+    rows = torch.stack([found["distance"] > FARTHER * many[name]["distance"] for name, found in few.items()]).double()
+    return {"mean": mean(rows.mean(0)), "count": int(rows.sum()), "of": rows.numel()}
 
 
 def agreement(changes: Mapping[str, Tensor]) -> dict[str, list[float | None]]:
