@@ -147,6 +147,15 @@ def test_an_architecture_is_compared_by_pairs_of_nets(package: ModuleType) -> No
     assert (found["above"], found["pairs"]) == (3, 4)
 
 
+def test_single_nets_differ_by_chance_of_training(package: ModuleType) -> None:
+    """Eight garments: the plain nets are apart from each other, the second is where the residual ones are."""
+    wobble = torch.linspace(-0.1, 0.1, 8, dtype=torch.float64)
+    values = {"plain 0": 1.0, "plain 1": 0.0, "residual 0": 0.0, "residual 1": 0.0}
+    each = {name: {"area": value + wobble * (-1) ** place} for place, (name, value) in enumerate(values.items())}
+    found = package.numbers.single(each, "plain", "residual", "area")
+    assert found == {"first": 2, "second": 0, "pairs": 4, "alike": 1, "alike of": 2}
+
+
 def test_starts_that_miss_the_nearest_contrast(package: ModuleType) -> None:
     many = {"plain 0": {"distance": torch.tensor([1.0, 1.0, 1.0])}, "plain 1": {"distance": torch.ones(3)}}
     few = {"plain 0": {"distance": torch.tensor([1.0, 1.01, 1.5])}, "plain 1": {"distance": torch.ones(3)}}

@@ -32,7 +32,9 @@ from experiments.contrast.fashion.numbers import (
     moved,
     of,
     outcomes,
+    single,
 )
+from experiments.contrast.fashion.page import GENERAL
 from experiments.contrast.nets import accuracy
 from torch import Tensor
 
@@ -97,6 +99,7 @@ def _answers(question: Question, nets: list[Subject], folder: Path) -> dict[str,
                 for first, second in COMPARISONS
                 if first in architectures
             },
+            "single": {name: single(each, *COMPARED, name) for name in GENERAL},
             "agreement": agreement({name: one["relevance"] for name, one in known.items()}),
             "failures": {one.name: failed(question, one, known[one.name]) for one in some},
         }

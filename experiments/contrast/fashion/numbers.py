@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import torch
+from experiments.common.tables import sign
 from experiments.contrast.fashion import generality
 from experiments.contrast.fashion.asked import COMPARED, Question, Subject
 from experiments.contrast.measure import TOLERANCE
@@ -100,6 +101,29 @@ def less(each: Mapping[str, Each], first: str, second: str, name: str) -> dict[s
         "nets": {a: _rounded(m) for a, m in zip((first, second), means, strict=True)},
         "above": sum(pairs),
         "pairs": len(pairs),
+    }
+
+
+def single(each: Mapping[str, Each], first: str, second: str, name: str) -> dict[str, int]:
+    """What single nets would have said: in how many pairs one's interval lies above the other's net, or below it.
+
+    "first" and "second" count the pairs of nets of different architectures in which that one's has more, for certain;
+    "alike" the pairs of one architecture in which either has.
+    """
+    signs = {
+        names: sign(mean(each[names[0]][name] - each[names[1]][name]))  # type: ignore[arg-type]
+        for names in combinations(each, 2)
+        if all(one.partition(" ")[0] in (first, second) for one in names)
+    }
+    # The first architecture's nets come first, so that a positive sign means that it has more.
+    mixed = [s for names, s in signs.items() if len({one.partition(" ")[0] for one in names}) > 1]
+    same = [s for names, s in signs.items() if len({one.partition(" ")[0] for one in names}) == 1]
+    return {
+        "first": mixed.count(1),
+        "second": mixed.count(-1),
+        "pairs": len(mixed),
+        "alike": len(same) - same.count(0),
+        "alike of": len(same),
     }
 
 
