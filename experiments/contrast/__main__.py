@@ -1,10 +1,10 @@
 """Contrasts, after Feghahati et al. 2020: `python -m experiments.contrast WHAT`.
 
 WHAT is `mnist` (about an hour): the paper's classifier, the latent models of `train_latents.py`, 500 test digits; or
-`fashion` (half an hour): nets of two architectures, 40 test garments for each of two questions. The data are read from
-the folder that WHYBOX_DATA names. What was measured is kept as it comes: a run that was stopped goes on where it was,
-and one with fewer digits uses and leaves the blocks of a larger one. Writes the numbers, the figures and the tables of
-docs/experiments/contrast.md and contrast_fashion.md.
+`fashion` (a quarter of an hour): nets of two architectures, 40 test garments for each of two questions. The data are
+read from the folder that WHYBOX_DATA names. What was measured is kept as it comes: a run that was stopped goes on where
+it was, and one with fewer digits uses and leaves the blocks of a larger one. Writes the numbers, the figures and the
+tables of docs/experiments/contrast.md and contrast_fashion.md.
 """
 
 import argparse

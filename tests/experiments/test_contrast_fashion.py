@@ -126,7 +126,7 @@ def test_failures_stay_in_the_count(package: ModuleType) -> None:
     counts = {name: value["count"] for name, value in found.items() if "count" in value}
     assert counts == {"solved": 2, "violated": 0, "third class": 0, "nothing found": 1}
     assert found["solved"]["mean"][0] == pytest.approx(2 / 3, abs=1e-5)
-    assert found["|p_t − p_p|"]["mean"][0] == 0
+    assert found["p_t apart from p_p"]["mean"][0] == 0
     assert [failure["digit"] for failure in numbers.failed(why, one, found_of(package, 1.0))] == [9]
     result["plain 1"] = numbers.outcomes(why, one, found_of(package, 0.5))
     assert numbers.of(result, "plain")["violated"]["count"] == 2

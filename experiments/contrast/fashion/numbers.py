@@ -38,7 +38,7 @@ def outcomes(question: Question, subject: Subject, found: Found) -> Each:
         "nothing found": missing,
     }
     figures = {
-        "|p_t − p_p|": (likely[:, 0] - likely[:, 1]).abs(),
+        "p_t apart from p_p": (likely[:, 0] - likely[:, 1]).abs(),
         "p_t + p_p": likely.sum(1),
         "‖z − z₀‖": found["distance"],
         "‖ΔI‖₁": (x - question.garments).flatten(1).abs().sum(1),

@@ -21,8 +21,8 @@ GENERAL = {
     "beside": "share beside the body",
     "height": "height, row from the top",
 }
-FIGURES = ("|p_t − p_p|", "p_t + p_p", "‖z − z₀‖", "‖ΔI‖₁")
-COLOURS = "Red is to be added, blue to be removed."
+FIGURES = ("p_t apart from p_p", "p_t + p_p", "‖z − z₀‖", "‖ΔI‖₁")
+COLOURS = "Red is to be added, blue to be removed, on one scale for each figure."
 
 Numbers = dict[str, Any]
 
@@ -47,7 +47,7 @@ def tables(found: Numbers) -> str:
             "## How general the changes are",
             "CDeepEx; means over garments and nets, with 95 % intervals over garments. A difference is **bold** where "
             "its interval lies above zero, *italic* where below. *Above*: in how many pairs of nets, one of each kind, "
-            "the first kind's net has more; in square brackets the mean of each net.",
+            "the first kind's net has more; in brackets the mean of each net.",
             *(f"### {name}\n\n{general(one[CDEEPEX.name])}" for name, one in questions.items()),
             "### Had there been one net of each kind",
             "In how many pairs of nets, one of each kind, the interval of the difference lies above or below zero; and "
@@ -60,7 +60,8 @@ def tables(found: Numbers) -> str:
             "The mean cosine between two nets' changes of the same garment.",
             agreement(questions),
             "## Changes",
-            f"{COLOURS} Mean change over all garments of each question, for every net; one scale for each row.",
+            "Red is to be added, blue to be removed. The mean change over all garments of each question, "
+            "for every net, on one scale for each row.",
             picture("mean", "Mean change for every net: T-shirts to shirts, and trousers to coats"),
             f"{COLOURS} CDeepEx for the first plain and the first residual net, the first four garments of each "
             "question; below are the likelihoods at the contrast.",
@@ -132,7 +133,7 @@ def others(questions: Numbers) -> str:
     """The first comparison, for the other methods."""
     key = " − ".join(COMPARISONS[0])
     rows = [
-        (said, *(_less(one[e.name]["less"][key][what]) for one in questions.values() for e in METHODS[1:]))
+        (said, *(_above(one[e.name]["less"][key][what]) for one in questions.values() for e in METHODS[1:]))
         for what, said in GENERAL.items()
     ]
     return table(("Measure", *(f"{name}, {e.name}" for name in questions for e in METHODS[1:])), rows)
@@ -168,6 +169,10 @@ def _share(found: Numbers) -> str:
     return f"{value:.1f} % [{low:.1f}, {high:.1f}] ({found['count']})"
 
 
+def _above(found: Numbers) -> str:
+    return f"{marked(found['difference'])}; above in {found['above']} of {found['pairs']}"
+
+
 def _less(found: Numbers) -> str:
     nets = " / ".join(" ".join(f"{v:.3g}" for v in values) for values in found["nets"].values())
-    return f"{marked(found['difference'])}; above in {found['above']} of {found['pairs']} [{nets}]"
+    return f"{_above(found)} ({nets})"
