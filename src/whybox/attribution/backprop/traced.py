@@ -31,6 +31,8 @@ class TracedEngine(Engine):
     Cost: the values of all tensors are kept, and each operation is run once more for what it absorbs.
     """
 
+    stepwise = True
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.ledger = Ledger()
@@ -130,6 +132,14 @@ class TracedEngine(Engine):
         if self._handler not in _HOMOGENEOUS:
             self._charge_offset(_CAUSES.get(self._handler, "constant"), function, args, kwargs, output)
         return output
+
+    def decomposed(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        around = self._handler, self._rule, self._charges
+        self._handler, self._rule, self._charges = None, "", []  # each operation inside is a step of its own
+        try:
+            return super().decomposed(run, *args, **kwargs)
+        finally:
+            self._handler, self._rule, self._charges = around
 
     def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         output = super().surrogate(run, stand_in, x)

@@ -111,7 +111,7 @@ def _secant(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return stand_in
 
 
-@handles("softmax")
+@handles("softmax", "_safe_softmax")
 def softmax(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """R_i = x_i (R_i′ − s_i Σ_j R_j′), the Taylor rule of AttnLRP (Achtibat et al. 2024): in c autograd's own."""
     return engine.native(function, args, kwargs, gate=True, nonnegative=True)
