@@ -7,8 +7,9 @@ from whybox.attribution.backprop.kinds import (
     linear,
     norms,
     products,
+    recurrence,
     shapes,
     writing,
 )
 
-__all__ = ["activations", "averages", "elementwise", "linear", "norms", "products", "shapes", "writing"]
+__all__ = ["activations", "averages", "elementwise", "linear", "norms", "products", "recurrence", "shapes", "writing"]
