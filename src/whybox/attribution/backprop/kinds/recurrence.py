@@ -7,7 +7,7 @@ time steps at once. Then the recursion runs, for the sake of its graph.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from whybox.attribution.backprop.engine import Engine, handles
 from whybox.attribution.backprop.kinds.activations import slope
 from whybox.attribution.backprop.kinds.shapes import rearranged
 from whybox.attribution.backprop.nodes import Stabiliser, Through
-from whybox.attribution.backprop.provenance import Provenance, provenance, tensors
+from whybox.attribution.backprop.provenance import Provenance, provenance
 from whybox.attribution.backprop.refusal import circumstance
 from whybox.attribution.backprop.rules import Rule
 from whybox.attribution.backprop.sharing import LinearMap
@@ -48,8 +48,8 @@ class Weights(NamedTuple):
     def of(given: Sequence[Tensor], biases: bool) -> "Weights":
         """As torch has them in a row."""
         first, second, *rest = (part.detach() for part in given)
-        none = first.new_zeros(len(first))
-        return Weights(first, second, *(rest[:2] if biases else (none, none)), rest[-1] if len(rest) % 2 else None)
+        ours, before = rest[:2] if biases else (first.new_zeros(len(first)),) * 2
+        return Weights(first, second, ours, before, rest[-1] if len(rest) % 2 else None)
 
 
 class Order(NamedTuple):
@@ -132,125 +132,137 @@ def recurrent_net(engine: Engine, function: Any, args: Any, kwargs: Any) -> tupl
     packed = "batch_sizes" in kwargs or (len(args) > 3 and isinstance(args[3], (tuple, list)))
     names = ("data", "batch_sizes", *_NAMES) if packed else ("input", *_NAMES, "batch_first")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    kind, hx, params, biases, layers = (_KINDS[function], *(given[name] for name in _NAMES[:4]))
-    x, ways = given[names[0]], 2 if given["bidirectional"] else 1
-    signal = _signal(engine, (x, hx), params)
     if given["train"] and given["dropout"] > 0:
         raise circumstance("dropout between recurrent layers", engine.where, "explain the model in eval mode")
-    turned = not packed and given["batch_first"]
+    params, biases, layers = given["params"], given["has_biases"], given["num_layers"]
+    run, x, states = _started(engine, function, given[names[0]], given["hx"], params)
+    turned, ways = not packed and given["batch_first"], 2 if given["bidirectional"] else 1
     with engine:  # so that the explained input stays known as what it is
         x = x.transpose(0, 1) if turned else x
         rows = x if packed else x.flatten(0, 1)
     sizes = given["batch_sizes"].tolist() if packed else [x.shape[1]] * len(x)
-    states = hx if kind == "lstm" else (hx,)
-    weights = [
-        params[i : i + len(params) // (layers * ways)] for i in range(0, len(params), len(params) // (layers * ways))
-    ]
-    lasts, values = [], []
+    per, lasts, ends = len(params) // (layers * ways), [], []
     for layer in range(layers):
         places = range(layer * ways, (layer + 1) * ways)
+        own = params[per * places.start : per * places.stop]
         with torch.no_grad():
             begin = tuple(part[places.start : places.stop] for part in states)
-            shape = (rows, given["batch_sizes"]) if packed else (rows.view(x.shape[:2] + rows.shape[1:]),)
-            flat = [part for place in places for part in weights[place]]
-            options = (flat, biases, 1, 0.0, False, ways == 2, *(() if packed else (False,)))
-            value, *ends = function(*shape, begin if kind == "lstm" else begin[0], *options)
-        hidden, found = value.flatten(0, -2).chunk(ways, -1), []
-        for way, place in enumerate(places):
-            start = [part[place] for part in states]
-            own, order = Weights.of(weights[place], biases), Order(sizes, way == 1)
-            h, last = _unrolled(engine, kind, own, order, rows, start, hidden[way], signal)
+            shape = (rows, given["batch_sizes"]) if packed else (rows.unflatten(0, x.shape[:2]),)
+            options = (own, biases, 1, 0.0, False, ways == 2, *(() if packed else (False,)))
+            value, *end = function(*shape, begin if run.kind == "lstm" else begin[0], *options)
+        found = []
+        for way, hidden in enumerate(value.flatten(0, -2).chunk(ways, 1)):
+            weights = Weights.of(own[way * per : (way + 1) * per], biases)
+            start = [part[places[way]] for part in states]
+            h, last = run.layer(weights, Order(sizes, way == 1), rows, start, hidden)
             found.append(h)
             lasts.append(last)
-        values.append(ends)
-        h = torch.cat(found, 1)
-        rows = _valued(engine, kind, h, value.flatten(0, -2))
-    h = h.view(value.shape)
-    output = (
-        _valued(engine, kind, h.transpose(0, 1), value.transpose(0, 1)) if turned else _valued(engine, kind, h, value)
-    )
-    finals = [
-        _valued(engine, kind if i == 0 else "lstm", torch.stack([last[i] for last in lasts]), torch.cat(parts))
-        for i, parts in enumerate(zip(*values, strict=True))
-    ]
-    return (output, *finals)
+        ends.append(end)
+        unrolled = torch.cat(found, 1)
+        rows = run.valued(unrolled, value.flatten(0, -2))
+    both = (unrolled.view(value.shape), value)
+    output = run.valued(*(part.transpose(0, 1) for part in both) if turned else both)
+    found = [torch.stack(parts) for parts in zip(*lasts, strict=True)]
+    return output, *map(run.valued, found, map(torch.cat, zip(*ends, strict=True)))
 
 
 @handles(*(function for function in _KINDS if function.__name__.endswith("_cell")))
 def recurrent_cell(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """One time step."""
     given = {**dict(zip(_CELL_NAMES, args, strict=False)), **kwargs}
-    x, hx, *params = (given.get(name) for name in _CELL_NAMES)
-    params = [part for part in params if part is not None]
-    signal, kind = _signal(engine, (x, hx), params), _KINDS[function]
+    params = [part for name in _CELL_NAMES[2:] if (part := given.get(name)) is not None]
+    run, x, states = _started(engine, function, given["input"], given["hx"], params)
     with torch.no_grad():
-        value = function(x, hx, *params)
-    states, values = (hx, value) if kind == "lstm" else ((hx,), (value,))
-    order = Order([len(x)])
-    _, last = _unrolled(engine, kind, Weights.of(params, len(params) > 2), order, x, states, values[0], signal)
-    made = tuple(_valued(engine, kind, *pair) for pair in zip(last, values, strict=False))
-    return made if kind == "lstm" else made[0]
+        value = function(x, given["hx"], *params)
+    values = value if run.kind == "lstm" else (value,)
+    _, last = run.layer(Weights.of(params, len(params) > 2), Order([len(x)]), x, states, values[0])
+    made = tuple(map(run.valued, last, values))
+    return made if run.kind == "lstm" else made[0]
 
 
-def _signal(engine: Engine, inputs: Any, params: Sequence[Tensor]) -> Tensor:
-    """One of the inputs that depend on the explained one."""
-    if any(provenance(part) is not None for part in params):
+def _started(
+    engine: Engine, function: Any, x: Tensor, hx: Any, params: Sequence[Tensor]
+) -> tuple["Unrolling", Tensor, list[Tensor]]:
+    """What unrolls it, the input and the initial states, of which those that do not depend on the input are cut off."""
+    if any(map(engine.is_signal, params)):
         raise circumstance("recurrent weights that depend on the input", engine.where, "no rule is known for that")
-    return next(x for x in tensors(inputs) if provenance(x) is not None)
+    given = [x, *(hx if _KINDS[function] == "lstm" else (hx,))]
+    x, *states = (part if engine.is_signal(part) else part.detach() for part in given)
+    signal = next(part for part in (x, *states) if part.requires_grad)
+    return Unrolling(engine, _KINDS[function], signal), x, states
 
 
-def _unrolled(
-    engine: Engine,
-    kind: Kind,
-    weights: Weights,
-    order: Order,
-    x: Tensor,
-    states: Sequence[Tensor],
-    hidden: Tensor,
-    signal: Tensor,
-) -> tuple[Tensor, State]:
-    """One layer in one direction as a recursion: h at all rows, whose values are `hidden`, and the last states."""
-    own = tuple(part if part.requires_grad else engine.constant(part, signal) for part in states)
-    start = (own[0], own[-1])
-    with torch.no_grad():
-        constants = _CONSTANTS[kind](weights, x.detach(), _before(order, hidden, start), order, start)
-    parts, which = _SIGNAL[kind]
-    weight, recurrent, bias, shift = (part.detach().chunk(parts)[which] for part in weights[:4])
-    if constants.reset is None:
-        bias, shift = bias + shift, None
-    record = provenance(x)
-    rule = engine.rule("dense", Provenance(None))
-    first = rule if record is None else engine.rule("dense", record)
-    epsilon, inner = 0.0, rule
-    if rule.plain and rule == first:  # one stabiliser for the whole of z
-        epsilon, inner = rule.epsilon, replace(rule, epsilon=0.0)
-        first = inner
-    z, take, keep, reset, show = constants
-    linear = LinearMap(F.linear, weight, bias, record is not None and record.nonnegative, "dense")
-    if record is None:
-        below = engine.constant(F.linear(x, weight, bias), signal)
-    else:
-        below = engine.linear("dense", linear, x, lambda: F.linear(x, weight, bias), rule=first)
+@dataclass(frozen=True)
+class Unrolling:
+    """Runs recursions for the sake of their graph; `signal` is one of the inputs that depend on the explained one."""
 
-    def charge(c: Tensor) -> dict[str, Tensor]:
-        absorbed = {"epsilon": c * epsilon * torch.where(z < 0, -1, 1)}
-        return absorbed if shift is None or not _native(inner) else {**absorbed, "bias": c * shift * reset}
+    engine: Engine
+    kind: Kind
+    signal: Tensor
 
-    engine._charge(below, charge)
-    belows, takes, keeps, resets, shows = (
-        None if part is None else part.split(order.sizes) for part in (below, take, keep, reset, show)
-    )
+    def layer(
+        self, weights: Weights, order: Order, x: Tensor, states: Sequence[Tensor], hidden: Tensor
+    ) -> tuple[Tensor, State]:
+        """One layer in one direction: h at all rows, of which `hidden` are the values, and the last states."""
+        engine, (parts, which) = self.engine, _SIGNAL[self.kind]
+        own = [part if part.requires_grad else engine.constant(part, self.signal) for part in states]
+        start = (own[0], own[-1])
+        with torch.no_grad():
+            constants = _CONSTANTS[self.kind](weights, x, _before(order, hidden, start), order, start)
+        weight, recurrent, bias, shift = (part.chunk(parts)[which] for part in weights[:4])
+        reset = constants.reset
+        if reset is None:  # then both biases are one
+            bias = bias + shift
+        record, rule = provenance(x), engine.rule("dense", Provenance(None))
+        first = rule if record is None else engine.rule("dense", record)
+        epsilon, inner = 0.0, rule
+        if rule.plain and rule == first:  # one stabiliser for the whole of z
+            epsilon, inner = rule.epsilon, replace(rule, epsilon=0.0)
+            first = inner
+        if record is None:
+            below = engine.constant(F.linear(x, weight, bias), self.signal)
+        else:
+            linear = LinearMap(F.linear, weight, bias, record.nonnegative, "dense")
+            below = engine.linear("dense", linear, x, lambda: F.linear(x, weight, bias), rule=first)
 
-    def step(t: int, state: State) -> State:
-        before = _mapped(engine, recurrent, shift, inner, state[0])
-        z = belows[t] + before if resets is None else torch.addcmul(belows[t], resets[t], before)
-        s = takes[t] * (Stabiliser.apply(z, epsilon) if epsilon else z)
-        s = s if keeps is None else torch.addcmul(s, keeps[t], state[1])
-        h = s if shows is None else shows[t] * s
-        return h if weights.projection is None else _mapped(engine, weights.projection, None, rule, h), s
+        def charge(c: Tensor) -> dict[str, Tensor]:
+            absorbed = {"epsilon": c * epsilon * torch.where(constants.z < 0, -1, 1)}
+            return absorbed if reset is None or not _native(inner) else {**absorbed, "bias": c * shift * reset}
 
-    found, last = order.scan(step, start)
-    return torch.cat([h for h, _ in found]), last
+        engine._charge(below, charge)
+        belows, takes = below.split(order.sizes), constants.take.split(order.sizes)
+        keeps, resets, shows = (
+            () if part is None else part.split(order.sizes) for part in (constants.keep, reset, constants.show)
+        )
+
+        def step(t: int, state: State) -> State:
+            before = self._mapped(recurrent, shift if resets else None, inner, state[0])
+            z = torch.addcmul(belows[t], resets[t], before) if resets else belows[t] + before
+            s = takes[t] * (Stabiliser.apply(z, epsilon) if epsilon else z)  # type: ignore[no-untyped-call]
+            s = torch.addcmul(s, keeps[t], state[1]) if keeps else s
+            h = shows[t] * s if shows else s
+            return h if weights.projection is None else self._mapped(weights.projection, None, rule, h), s
+
+        found, last = order.scan(step, start)
+        return torch.cat([h for h, _ in found]), last
+
+    def valued(self, unrolled: Tensor, value: Tensor) -> Tensor:
+        """The kernel's value in the place of the recursion's, which is the same but for rounding."""
+        output = Through.apply(lambda c: c, unrolled, value)  # type: ignore[no-untyped-call]
+        return self.engine.signal(output, Provenance(output.grad_fn, nonnegative=self.kind == "rnn_relu"))
+
+    def _mapped(self, weight: Tensor, bias: Tensor | None, rule: Rule, h: Tensor) -> Tensor:
+        """A linear map of h at one time step."""
+        if not h.requires_grad or _native(rule):
+            return F.linear(h, weight, bias)
+        self.engine.signal(h, Provenance(h.grad_fn))
+        linear = LinearMap(F.linear, weight, bias, layout="dense")
+        return self.engine.linear("dense", linear, h, lambda: F.linear(h, weight, bias), rule=rule)
+
+
+def _native(rule: Rule) -> bool:
+    """Whether the gradient is the rule."""
+    return rule.plain and not rule.epsilon
 
 
 def _before(order: Order, hidden: Tensor, start: State) -> Tensor:
@@ -265,28 +277,8 @@ def _before(order: Order, hidden: Tensor, start: State) -> Tensor:
     return torch.cat([before[t] for t in range(len(shown))])
 
 
-def _native(rule: Rule) -> bool:
-    """Whether the gradient is the rule."""
-    return rule.plain and not rule.epsilon
-
-
-def _mapped(engine: Engine, weight: Tensor, bias: Tensor | None, rule: Rule, h: Tensor) -> Tensor:
-    """A linear map of h at one time step."""
-    if not h.requires_grad or _native(rule):
-        return F.linear(h, weight, bias)
-    engine.signal(h, Provenance(h.grad_fn))
-    return engine.linear(
-        "dense", LinearMap(F.linear, weight, bias, layout="dense"), h, lambda: F.linear(h, weight, bias), rule=rule
-    )
-
-
-def _valued(engine: Engine, kind: Kind, unrolled: Tensor, value: Tensor) -> Tensor:
-    """The kernel's value in the place of the recursion's, which is the same but for rounding."""
-    output = Through.apply(lambda c: c, unrolled, value)  # type: ignore[no-untyped-call]
-    return engine.signal(output, Provenance(output.grad_fn, nonnegative=kind == "rnn_relu"))
-
-
 @handles("_pack_padded_sequence", "_pad_packed_sequence", torch._C._nn.pad_sequence)
 def packing(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """Sequences below each other without their padding, and back."""
-    return rearranged(engine, function, args, kwargs)
+    padding = next((x for x in (*args, *kwargs.values()) if isinstance(x, float)), None)
+    return rearranged(engine, function, args, kwargs, filled=padding)
