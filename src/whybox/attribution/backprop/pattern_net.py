@@ -18,7 +18,7 @@ Estimator = Literal["relu", "linear"]
 
 @dataclass(frozen=True)
 class PatternNet(Method):
-    """Relevance R = y · the gradient with patterns a in the place of weights w: the signal in the input, layer by layer.
+    """Relevance R = y · gradient with patterns a in the place of weights w: the signal in the input, layer by layer.
 
     A weight filters: it must cancel what distracts, so that it shows the signal as little as a lock shows the key. The
     pattern says where in a layer's input the signal lies that makes y = wᵀx vary; `fit(model, loader)` learns it for
@@ -57,12 +57,12 @@ class PatternNet(Method):
 
 @dataclass(frozen=True)
 class PatternAttribution(Method):
-    """Relevance R = y · the gradient with w ⊙ a in the place of weights w: what the signal in the input adds to y.
+    """Relevance R = y · gradient with w ⊙ a in the place of weights w: what the signal in the input adds to y.
 
     a is the pattern of a neuron, which `fit(model, loader)` learns as for PatternNet: what of a layer's input makes the
     neuron vary. The rule is that of a Taylor expansion of each neuron, as in DeepTaylor, at the root x − a wᵀx, where
-    the signal is gone and the distractor is left. As wᵀa = 1 a layer hands on all of the relevance that arrives; what of
-    it falls on closed ReLUs or on padding is lost. Signed, in the shape of the input.
+    the signal is gone and the distractor is left. As wᵀa = 1 a layer hands on all of the relevance that arrives; what
+    then falls on closed ReLUs or on padding is lost. Signed, in the shape of the input.
     Details: `without a pattern`, the outputs that never varied when it was fitted, through which nothing passes.
     Cost: as PatternNet's: one forward and one backward pass, in which every layer runs once more; to fit, for each
     input a forward pass, and a forward and two weight gradients of every layer.

@@ -16,8 +16,9 @@ from whybox.core.start import check_inputs
 from whybox.core.target import Logit
 from whybox.core.task import Task, leaf, noise_keys
 
-# So many samples go through the model at once while patterns are fitted, unless the model has a chunk of its own.
-AT_ONCE = 32
+# At least so many samples go through the model at once while patterns are fitted, and more of few values each, unless
+# the model has a chunk of its own.
+AT_ONCE, VALUES = 32, 2**17
 # A variance is one of rounding below this share of the second moment, or of the sizes that cancel out in it.
 SQUARES, CANCELLED = 1e-10, 1e-6
 # How far wᵀa may be from 1, as a share of Σ|w a|, and a bias from the fitted one, for the weights to be the same.
@@ -46,7 +47,7 @@ def learned(model: Model, data: Any, *, linear: bool, progress: bool) -> dict[st
     with torch.inference_mode(False), torch.enable_grad(), bar:
         for batch, _ in batches(data):
             check_inputs(batch if own is None else batch.to(own.device), model, differentiable=True)
-            for part in batch.split(model.chunk or AT_ONCE):
+            for part in batch.split(model.chunk or max(AT_ONCE, VALUES // batch[0].numel())):
                 inputs = part if own is None else part.to(own.device)
                 if survey is None:
                     survey = _surveyed(model, inputs[:1])
@@ -89,8 +90,8 @@ class Patterns:
     def _fitting(self, name: str, linear: LinearMap, weight: Tensor, outputs: int) -> Tensor:
         pattern = self.state.get(f"{name}{_PATTERN}")
         if pattern is None:
-            fitted = ", ".join(repr(key.removesuffix(_PATTERN)) for key in self.state if key.endswith(_PATTERN))
-            raise ModelError(f"no pattern was fitted for the linear map {name!r}, but for {fitted}; fit to this model")
+            others = ", ".join(repr(key.removesuffix(_PATTERN)) for key in self.state if key.endswith(_PATTERN))
+            raise ModelError(f"no pattern was fitted for the linear map {name!r}, but for {others}; fit to this model")
         if pattern.shape != weight.shape:
             raise ModelError(
                 f"the pattern of the linear map {name!r} has shape {tuple(pattern.shape)}, but the weight "
@@ -100,7 +101,9 @@ class Patterns:
         pattern = pattern.to(weight)
         product = weight.cpu().double() * pattern.cpu().double()
         filtered, size = linear.by_output(product, outputs), linear.by_output(product.abs(), outputs)
-        same = bool(((filtered - 1).abs() <= SAME * size.clamp_min(1))[known].all()) and (bias is None) == (fitted is None)
+        same = bool(((filtered - 1).abs() <= SAME * size.clamp_min(1))[known].all()) and (bias is None) == (
+            fitted is None
+        )
         if same and bias is not None and fitted is not None:
             same = bool((bias.detach().cpu() - fitted).abs().max() <= SAME * fitted.abs().max())
         if not same:
