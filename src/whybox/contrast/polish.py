@@ -78,13 +78,20 @@ def _try(record: Record, rows: Tensor, state: Active) -> None:
     """Take the steps on which the merit falls, and adapt σ to how well it was foretold."""
     origin, stiffness = record.origin[rows], state["stiffness"]
 
-    def merit(z: Tensor, values: Tensor) -> Tensor:
-        return (z - origin).square().sum(1) / 2 + stiffness * miss(_centred(values))
+    def fallen(values: Tensor, here: Tensor) -> Tensor:
+        """By how much the merit has fallen on the step, as a share of what was promised."""
+        before, most = state["values"][here], stiffness[here]
+        gained = farther[here] + most * (miss(_centred(before)) - miss(_centred(values))) + _NOISE * (1 + most)
+        return gained / state["promised"][here].clamp_min(1e-300)
+
+    def weigh(values: Tensor, here: Tensor) -> Tensor:
+        """Where a step is not taken no gradient is wanted."""
+        return _weigh(values, here) * (fallen(values, here) > _TAKEN)[:, None, None]
 
     goal = state["z"] + state["step"]
-    values, slopes = record.ask(rows, goal, _weigh)
-    fallen = merit(state["z"], state["values"]) - merit(goal, values) + _NOISE * (1 + stiffness)
-    share = fallen / state["promised"].clamp_min(1e-300)
+    farther = ((state["z"] - origin).square().sum(1) - (goal - origin).square().sum(1)) / 2
+    values, slopes = record.ask(rows, goal, weigh)
+    share = fallen(values, torch.arange(len(rows)))
     taken = share > _TAKEN
     state["z"] = torch.where(taken[:, None], goal, state["z"])
     state["values"] = torch.where(taken[:, None], values, state["values"])

@@ -19,7 +19,7 @@ ROUNDING = 1e-4
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """From constraint values (k, 1 + m) and the places (k,) of those rows among the rows asked for, to the combinations of
-constraints whose gradients are wanted (k, r, 1 + m)."""
+constraints whose gradients are wanted (k, r, 1 + m); none where all is zero."""
 
 Ask = Callable[[Tensor, Tensor, Weigh], tuple[Tensor, Tensor, Tensor]]
 """From points (k, d), the sample of each (k,) and `Weigh`, to the constraint values h, g_1, …, g_m (k, 1 + m), the
@@ -61,10 +61,15 @@ class Record:
 
     def ask(self, rows: Tensor, z: Tensor, weigh: Weigh) -> tuple[Tensor, Tensor]:
         """Constraint values and gradients at a point of each of these rows, which is remembered if it is the best."""
-        values, gradients, told = self._ask(z, self.sample[rows], weigh)
+
+        def counted(values: Tensor, places: Tensor) -> Tensor:
+            weights = weigh(values, places)
+            self.backwards[rows[places]] += weights.any(2).sum(1)
+            return weights
+
+        values, gradients, told = self._ask(z, self.sample[rows], counted)
         self._told.append((rows, self.forwards[rows], told))
         self.forwards[rows] += 1
-        self.backwards[rows] += gradients.shape[1]
         distance, missed = self._distance(rows, z), violation(values)
         ok = self.fulfilled(values)
         nearer = ok & ((self.status[rows] != NOT_SETTLED) | (distance < self.distance[rows]))
