@@ -94,18 +94,17 @@ class Record:
 
     def answered(self) -> Tensor:
         """Whether this row's sample is solved, by this row or by another one (n,)."""
-        solved = torch.zeros(int(self.sample.max()) + 1, dtype=torch.bool)
-        solved[self.sample[self.status == SOLVED]] = True
-        return solved[self.sample]
+        return self.reached().isfinite()
+
+    def reached(self) -> Tensor:
+        """The least distance at which a row of each row's sample has settled, infinite where none has (n,)."""
+        return self._least(self.distance.where(self.status == SOLVED, torch.inf))
 
     def nearest(self) -> Tensor:
         """Whether this row has the point that violates the constraints least, of its sample's rows (n,)."""
-        least = torch.full((int(self.sample.max()) + 1,), torch.inf, dtype=torch.float64)
-        least = least.scatter_reduce(0, self.sample, self.violation, "amin")
-        first = torch.full(least.shape, len(self.sample))
-        mine = (self.violation == least[self.sample]).nonzero()[:, 0]
-        first = first.scatter_reduce(0, self.sample[mine], mine, "amin")
-        own: Tensor = torch.arange(len(self.sample)) == first[self.sample]
+        row = torch.arange(len(self.sample))
+        mine = self.violation == self._least(self.violation)
+        own: Tensor = row == self._least(row.where(mine, len(row)))
         return own
 
     def told(self) -> Tensor:
@@ -115,6 +114,13 @@ class Record:
         for rows, places, told in self._told:
             kept[rows, places] = told
         return kept
+
+    def _least(self, values: Tensor) -> Tensor:
+        """The least of the values (n,) of all rows of each row's sample."""
+        least = values.new_empty(int(self.sample.max()) + 1).scatter_reduce(
+            0, self.sample, values, "amin", include_self=False
+        )
+        return least[self.sample]
 
     def _distance(self, rows: Tensor, z: Tensor) -> Tensor:
         distance: Tensor = (z - self.origin[rows]).norm(dim=1)
