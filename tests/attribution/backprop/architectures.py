@@ -85,7 +85,8 @@ class Encoder(nn.Module):
 
     def __init__(self, fast: bool) -> None:
         super().__init__()
-        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=fast, activation="gelu", norm_first=not fast)
+        heads = 4 if fast else 1  # an odd number has no fast path
+        layer = nn.TransformerEncoderLayer(16, heads, 32, batch_first=True, activation="gelu")
         self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=fast), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,6 +124,7 @@ def timm(name: str, **options: Any) -> Callable[[], nn.Module]:
 
 def huggingface(name: str, task: str = "ImageClassification", **options: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
+        import_torchvision()
         import transformers
 
         config = getattr(transformers, f"{name}Config")(**options)
