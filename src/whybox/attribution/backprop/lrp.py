@@ -37,7 +37,8 @@ class LRP(Method):
     Limits: scripted or compiled parts are refused. Softmax does not conserve: its offset is reported as absorbed.
     Relevance is about this decomposition: composites differ, and none of them is an intervention. LRP is described in a
     patent (Fraunhofer, TU Berlin): who sells it should take advice.
-    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140.
+    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140; for attention
+    Achtibat et al. 2024, arXiv 2402.05602; for recurrence Arras, Montavon, Müller & Samek 2017, arXiv 1706.07206.
 
     Args:
         composite: a name ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1",
