@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,31 @@ def conv3d() -> nn.Module:
         nn.Conv3d(1, 4, 3, stride=2), nn.BatchNorm3d(4), nn.ReLU(inplace=True), nn.MaxPool3d(2), nn.Conv3d(4, 4, 1),
         nn.ReLU(), nn.AdaptiveMaxPool3d(1), nn.Flatten(), nn.Linear(4, 3),
     )  # fmt: skip
+
+
+class Recurrent(nn.Module):
+    """A net that reads both ways in two layers, and a dense layer behind the mean of what it gives out."""
+
+    def __init__(self, make: Callable[..., nn.RNNBase]) -> None:
+        super().__init__()
+        self.reader = make(6, 8, 2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.reader(x)[0].mean(1))
+
+
+class TextCNN(nn.Module):
+    """Embedded words, windows of 2 and 3 of them, and the maximum over time (Kim 2014)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows = nn.ModuleList(nn.Conv1d(6, 8, width, padding=width - 1) for width in (2, 3))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2)
+        return self.head(torch.cat([window(x).relu().amax(2) for window in self.windows], 1))
 
 
 def torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
@@ -217,6 +243,12 @@ ARCHITECTURES = (
     Architecture("U-Net", UNet, (1, 16, 16)),
     Architecture("Conv1d net", conv1d, (2, 40)),
     Architecture("Conv3d net", conv3d, (1, 12, 12, 12)),
+    Architecture("nn.LSTM, two layers both ways", partial(Recurrent, nn.LSTM), (7, 6), linear=False),
+    Architecture("nn.GRU, two layers both ways", partial(Recurrent, nn.GRU), (7, 6), linear=False),
+    Architecture(
+        "nn.RNN (ReLU), two layers both ways", partial(Recurrent, partial(nn.RNN, nonlinearity="relu")), (7, 6)
+    ),
+    Architecture("Text CNN on embedded words", TextCNN, (7, 6)),
 )
 
 

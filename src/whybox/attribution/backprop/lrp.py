@@ -30,7 +30,8 @@ class LRP(Method):
 
     What an input's share is says the composite's rule for the operation; sums, products, pooling, normalisation and
     shape operations have rules of their own, so residual, concatenated, gated and reused parts are right without any
-    preparation, and what has no rule is refused by name. Signed, in the shape of the input. The score is the sum of
+    preparation, and what has no rule is refused by name. In recurrent nets the gates get nothing, and a cell shares
+    among what it keeps and what is new (Arras et al. 2017). Signed, in the shape of the input. The score is the sum of
     the relevance and of what biases, stabilisers and constants absorb, which `trace` and `whybox.explain` report.
     With the ε rule alone and ε = 0 it equals input × gradient on a piecewise-linear net.
     Cost: one forward and one backward pass with the ε rule, up to about twice that with the others.
