@@ -1,0 +1,64 @@
+"""Which operation is of which kind to DeepLIFT: mostly as the table of relevance has it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whybox.attribution.backprop.kinds import activations, averages, elementwise, linear, norms, products, shapes, writing
+from whybox.attribution.backprop.lift import curves, maps, ratios, winners
+from whybox.attribution.backprop.table import Handler, named
+import torch.nn.functional as F
+
+# What has a handler for relevance → the handler that it has here.
+KINDS: dict[Handler, Handler] = {
+    **dict.fromkeys(
+        (shapes.rearrangement, shapes.pad, shapes.selection, averages.average, averages.resampling, elementwise.addition,
+         elementwise.addition_at_places), maps.affine),
+    **dict.fromkeys(
+        (linear.convolution, linear.transposed_convolution, linear.dense, products.matmul, products.einsum,
+         products.matmul_and_sum, elementwise.product), maps.quadratic),
+    **dict.fromkeys((activations.activation, averages.chosen, elementwise.quotient, elementwise.multiplied_and_added), curves.elementwise),
+    **dict.fromkeys((activations.softmax, activations.logarithm_of_softmax), ratios.softmax),
+    **dict.fromkeys((writing.written, writing.zeroed), maps.written),
+    activations.relu: curves.relu,
+    activations.spread_and_mean: ratios.spread,
+    elementwise.gated_linear_unit: ratios.glu,
+    norms.layer_norm: ratios.layer_norm,
+    norms.rms_norm: ratios.rms_norm,
+    norms.group_norm: ratios.group_norm,
+    norms.instance_norm: ratios.instance_norm,
+    linear.batch_norm: ratios.batch_norm,
+    averages.dropout: maps.dropout,
+    shapes.question: maps.question,
+    writing.cut: maps.kept,
+    writing.cut_in_place: maps.kept_in_place,
+    writing.reshaped: writing.reshaped,
+}  # fmt: skip
+
+
+def _all(*names: str) -> list[Any]:
+    return [function for name in names for function in named(name)]
+
+
+# What is of another kind here.
+OWN: dict[Any, Handler | None] = {
+    **dict.fromkeys(curves.CURVES, curves.elementwise),
+    **dict.fromkeys(_all("std", "var"), ratios.spread),
+    **dict.fromkeys(_all("norm", "vector_norm"), ratios.norm),
+    **dict.fromkeys(_all("max", "amax", "min", "amin"), winners.greatest),
+    **dict.fromkeys(
+        _all(*(f"{kind}max_pool{n}d{more}" for kind in ("", "adaptive_") for n in "123" for more in ("", "_with_indices"))),
+        winners.pooled,
+    ),
+    **dict.fromkeys(_all("lp_pool1d", "lp_pool2d", "lp_pool3d"), None),
+    F.local_response_norm: ratios.lrn,
+    F.normalize: ratios.normalize,
+}
+
+
+def handler(function: Any) -> Handler | None:
+    """What answers a torch function."""
+    from whybox.attribution.backprop.table import KINDS as known
+
+    return OWN[function] if function in OWN else KINDS.get(known.get(function))
