@@ -1,13 +1,13 @@
 """Elementwise operations: the Rescale rule, for several arguments by their Shapley values."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from whybox.attribution.backprop.kinds import activations, averages, elementwise as sums, shapes
-from whybox.attribution.backprop.lift.multipliers import Multiplied, rectified, secant, shapley
+from whybox.attribution.backprop.lift.multipliers import Multiplied, parts_of_quotient, rectified, secant, shapley
 from whybox.attribution.backprop.lift.pairs import Pairs
 from whybox.attribution.backprop.provenance import Provenance, detached, mapped, provenance, tensors
 from whybox.attribution.backprop.table import KINDS, named
@@ -62,6 +62,22 @@ def relu(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
     a, b = detached(x), pairs.baseline(x)
     value, other = a.relu(), b.relu()
     return multiplied(pairs, value, other, [x], [rectified(value - other, a, b)])
+
+
+def quotient(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
+    """A quotient."""
+    a, b = (*args, *(kwargs[name] for name in ("input", "other") if name in kwargs))[:2]
+    if function in (Tensor.__rtruediv__, Tensor.__rdiv__):
+        a, b = b, a
+    signals = [x for x in (a, b) if provenance(x) is not None]
+    if a is b or len(signals) < 2 or kwargs.get("rounding_mode") is not None:
+        plain = provenance(a) is not None and not pairs.varies(b) and kwargs.get("rounding_mode") is None
+        return (pairs.affine if plain else partial(elementwise, pairs))(function, args, kwargs)
+    with torch.no_grad():
+        here, there = (a.detach(), b.detach()), (pairs.baseline(a), pairs.baseline(b))
+        multipliers = parts_of_quotient(here[0], there[0], here[1], there[1])
+        value, other = here[0] / here[1], there[0] / there[1]
+    return multiplied(pairs, value, other, signals, multipliers)
 
 
 def multiplied(

@@ -19,7 +19,7 @@ class Multiplied(torch.autograd.Function):
         count = len(signals_and_multipliers) // 2
         ctx.shapes = [x.shape for x in signals_and_multipliers[:count]]
         ctx.save_for_backward(*signals_and_multipliers[count:])
-        return value
+        return value.detach()
 
     @staticmethod
     def backward(ctx: Any, *c: Any) -> Any:
@@ -92,3 +92,20 @@ def logarithmic_mean(s: Tensor, other: Tensor, step: Tensor) -> Tensor:
     distance = torch.where(s == other, 0, step.abs())
     shrunk = torch.where(distance == 0, 1, -torch.expm1(-distance) / torch.where(distance == 0, 1, distance))
     return torch.maximum(s, other) * shrunk
+
+
+def parts_of_product(a: Tensor, a_other: Tensor, b: Tensor, b_other: Tensor, weight: Tensor) -> list[Tensor]:
+    """The multipliers of a · b, with a weight for the order in which a changes last: a half gives Shapley values."""
+    return [weight * b + (1 - weight) * b_other, weight * a_other + (1 - weight) * a]
+
+
+def parts_of_quotient(a: Tensor, a_other: Tensor, b: Tensor, b_other: Tensor) -> list[Tensor]:
+    """The multipliers of a / b.
+
+    Where b keeps its sign they solve Δa = b̄ Δq + q̄ Δb, the Shapley values of the product a = q · b, with the means of
+    both runs: Δq = (Δa − q̄ Δb) / b̄. The Shapley values of the quotient itself have 1/b and 1/b′ in them, of which one
+    is huge where the baseline is blank and b a deviation. They are taken where b changes its sign.
+    """
+    weight = torch.where(b * b_other > 0, b / (b + b_other), 0.5)
+    above, inverse = parts_of_product(a, a_other, 1 / b, 1 / b_other, weight)
+    return [above, -inverse / (b * b_other)]

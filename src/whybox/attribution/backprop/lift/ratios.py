@@ -59,7 +59,7 @@ def rms_norm(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
     x, axes = given["input"], list(range(-len(given["normalized_shape"]), 0))
     eps = torch.finfo(x.dtype).eps if given["eps"] is None else given["eps"]
     with pairs:
-        return _scaled(x * (x.square().mean(axes, keepdim=True) + eps).rsqrt(), given["weight"], None)
+        return _scaled(x / (x.square().mean(axes, keepdim=True) + eps).sqrt(), given["weight"], None)
 
 
 def group_norm(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
@@ -167,7 +167,7 @@ def _given(names: tuple[str, ...], args: Any, kwargs: Any) -> dict[str, Any]:
 
 def _standard(x: Tensor, axes: list[int], eps: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
-    return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+    return centred / (centred.square().mean(axes, keepdim=True) + eps).sqrt()
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

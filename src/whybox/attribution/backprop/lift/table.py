@@ -18,7 +18,8 @@ KINDS: dict[Handler, Handler] = {
     **dict.fromkeys(
         (linear.convolution, linear.transposed_convolution, linear.dense, products.matmul, products.einsum,
          products.matmul_and_sum, elementwise.product), maps.quadratic),
-    **dict.fromkeys((activations.activation, averages.chosen, elementwise.quotient, elementwise.multiplied_and_added), curves.elementwise),
+    **dict.fromkeys((activations.activation, averages.chosen, elementwise.multiplied_and_added), curves.elementwise),
+    elementwise.quotient: curves.quotient,
     **dict.fromkeys((activations.softmax, activations.logarithm_of_softmax), ratios.softmax),
     **dict.fromkeys((writing.written, writing.zeroed), maps.written),
     activations.relu: curves.relu,
