@@ -17,7 +17,7 @@ from whybox.core.tree import as_tuple
 
 BASELINES = (Constant(0.0), Constant(0.7), UniformNoise())
 by_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
-by_rule = pytest.mark.parametrize("rule", ["rescale"])
+by_rule = pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
 
 
 class Net(nn.Module):

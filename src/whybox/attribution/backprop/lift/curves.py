@@ -23,6 +23,8 @@ CURVES = {
     for function in named(name)
 }  # fmt: skip
 
+REVERSED = {Tensor.__rtruediv__, Tensor.__rdiv__}
+
 
 @cache
 def pointwise() -> set[Any]:
@@ -67,7 +69,7 @@ def relu(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
 def quotient(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     """A quotient."""
     a, b = (*args, *(kwargs[name] for name in ("input", "other") if name in kwargs))[:2]
-    if function in (Tensor.__rtruediv__, Tensor.__rdiv__):
+    if function in REVERSED:
         a, b = b, a
     signals = [x for x in (a, b) if provenance(x) is not None]
     if a is b or len(signals) < 2 or kwargs.get("rounding_mode") is not None:

@@ -29,17 +29,18 @@ class Multiplied(torch.autograd.Function):
 
 def negligible(step: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Where a difference is nothing but rounding, so that a quotient with it says nothing."""
-    return (step.abs() <= 16 * torch.finfo(x.dtype).eps * torch.maximum(x.abs(), other.abs())) | (x == other)
+    return ~(step.abs() > 16 * torch.finfo(x.dtype).eps * torch.maximum(x.abs(), other.abs()))
 
 
 def secant(rise: Tensor, x: Tensor, other: Tensor, function: Function) -> Tensor:
     """rise / (x − other), and the derivative of the elementwise function at x where these are the same."""
-    step = x - other
-    same = negligible(step, x, other)
-    slope = rise / step
-    if bool(same.any()):
-        slope = torch.where(same, derivative(function, x), slope)
-    return slope
+    return slope(rise, x - other, negligible(x - other, x, other), function, x)
+
+
+def slope(rise: Tensor, step: Tensor, same: Tensor, function: Function, at: Tensor) -> Tensor:
+    """rise / step, and where the step is the same as none the derivative of the elementwise function."""
+    found = rise / step
+    return torch.where(same, derivative(function, at), found) if bool(same.any()) else found
 
 
 def derivative(function: Function, x: Tensor) -> Tensor:
