@@ -221,7 +221,7 @@ class Differences:
                     c = m[at][i] * norm.weight[i].item()
                     for k in range(size):
                         of_d = (i == k) - 1 / size
-                        of_sigma = sum((a[l] + b[l]) / size * ((l == k) - 1 / size) for l in range(size)) / (s + t)
+                        of_sigma = sum((a[j] + b[j]) / size * ((j == k) - 1 / size) for j in range(size)) / (s + t)
                         result[at.start + k] += c * (of_d - (a[i] / s + b[i] / t) / 2 * of_sigma) / ((s + t) / 2)
             return [(x, result, result)]
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whybox.attribution.backprop.kinds import activations, averages, elementwise as sums, shapes
+from whybox.attribution.backprop.kinds import activations, averages
+from whybox.attribution.backprop.kinds import elementwise as sums
 from whybox.attribution.backprop.lift.multipliers import Multiplied, parts_of_quotient, rectified, secant, shapley
 from whybox.attribution.backprop.lift.pairs import Pairs
 from whybox.attribution.backprop.provenance import Provenance, detached, mapped, provenance, tensors
@@ -16,7 +17,8 @@ from whybox.attribution.backprop.table import KINDS, named
 CURVES = {
     function
     for name in (
-        "rsqrt", "reciprocal", "sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "tan", "sinh", "cosh", "asinh",
+        "__rpow__", "rsqrt", "reciprocal",
+        "sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "tan", "sinh", "cosh", "asinh",
         "acosh", "atanh", "asin", "acos", "erfc", "erfinv", "logit", "hypot", "atan2", "arctan2", "logaddexp",
         "logaddexp2", "heaviside", "lgamma", "digamma", "xlogy", "fmod", "remainder", "copysign", "nan_to_num",
     )
@@ -82,9 +84,7 @@ def quotient(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     return multiplied(pairs, value, other, signals, multipliers)
 
 
-def multiplied(
-    pairs: Pairs, value: Tensor, other: Tensor, signals: list[Tensor], multipliers: list[Tensor]
-) -> Tensor:
+def multiplied(pairs: Pairs, value: Tensor, other: Tensor, signals: list[Tensor], multipliers: list[Tensor]) -> Tensor:
     """The value, of whose difference each signal takes its multiplier times its own."""
     output = Multiplied.apply(value, *signals, *multipliers)  # type: ignore[no-untyped-call]
     pairs.pair(output, other)

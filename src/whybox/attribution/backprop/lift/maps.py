@@ -40,7 +40,7 @@ def quadratic(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     for x in signals:
         middle[id(x)] = pairs.stand_in(x, middle[id(x)], middle[id(x)])
 
-    def halfway(x: Tensor) -> Tensor:
+    def halfway(x: Tensor) -> Any:
         return middle.get(id(x), x.detach())
 
     return pairs.stand_in(function(*mapped(args, halfway), **mapped(kwargs, halfway)), value, other)
@@ -48,11 +48,28 @@ def quadratic(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
 
 def written(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     """A value put into a part of a tensor."""
-    pairs.own(args[0])
     if any(pairs.varies(x) and provenance(x) is None for x in tensors((args[1:], kwargs))):
+        chosen = _by_mask(function, args, kwargs)
+        if chosen is not None:
+            output = pairs.write(args[0], elementwise(pairs, torch.where, chosen, {}))
+            return None if function is Tensor.__setitem__ else output
         pairs.chosen.append(pairs.where)
+    pairs.own(args[0])
     pairs.at_baseline(function, args, kwargs)
     return KINDS[function](pairs, function, args, kwargs)
+
+
+def _by_mask(function: Any, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
+    """What `torch.where` is to be given in the place of one value written where a mask says so."""
+    if function not in (Tensor.__setitem__, Tensor.masked_fill_):
+        return None
+    x, mask, value = (*args, *kwargs.values())
+    single = not isinstance(value, Tensor) or value.ndim == 0
+    if not (single and isinstance(mask, Tensor) and mask.dtype == torch.bool and provenance(x) is not None):
+        return None
+    if function is Tensor.__setitem__:
+        mask = mask.view(*mask.shape, *(1,) * (x.ndim - mask.ndim))
+    return mask, value, x
 
 
 def kept(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:

@@ -1,5 +1,6 @@
 """Two runs in one: every torch call of a forward pass is made for the input's values and for the baseline's."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ class Pairs(Interception):
     indices have their own values there too. What is the baseline's has no history: relevance flows on the one side
     only. Subclasses say what carries it, by handlers.
     """
+
+    stepwise = True
+    """Operations that torch fuses run in single steps."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
@@ -64,9 +68,12 @@ class Pairs(Interception):
             return function(*mapped(args, self.baseline), **mapped(kwargs, self.baseline))
 
     def pair(self, output: Any, other: Any) -> Any:
-        """The output of an operation, beside which is kept what it is at the baseline."""
+        """The output of an operation, beside which is kept what it is at the baseline.
+
+        A mask or an index that is the same in both runs counts as a constant.
+        """
         for x, there in zip(tensors(output), tensors(other), strict=True):
-            if x is not there:
+            if x is not there and (x.grad_fn is not None or not torch.equal(x, there)):
                 self._keep(x, there)
         return output
 
@@ -80,13 +87,18 @@ class Pairs(Interception):
         self._keep(output, other)
         return self.signal(output, Provenance(output.grad_fn))
 
+    def decomposed(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What `run` computes, each operation in it by its own multipliers."""
+        with self:
+            return run(*args, **kwargs)
+
     def own(self, x: Tensor) -> Tensor:
         """The tensor to write into in the baseline's run: made where there was none, sharing memory as x does."""
         base = x if x._base is None else x._base
         if self.baseline(base) is base:
             self._given.append(base)
             self._keep(base, base.detach().clone())
-        return self.baseline(x)  # type: ignore[no-any-return]
+        return self.baseline(x)
 
     def write(self, x: Tensor, value: Tensor) -> Tensor:
         if value is not x:

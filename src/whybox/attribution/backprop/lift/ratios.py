@@ -41,7 +41,7 @@ def _axis(function: Any, x: Tensor, args: Any, kwargs: Any) -> int:
     if isinstance(dim, (tuple, list)):
         (dim,) = dim
     if dim is None:
-        dim = F._get_softmax_dim(function.__name__, x.ndim, 5)
+        dim = 0 if x.ndim in (0, 1, 3) else 1  # torch's own choice
     return int(dim)
 
 
@@ -99,7 +99,7 @@ def batch_norm(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     return pairs.affine(function, args, kwargs)
 
 
-def lrn(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
+def lrn(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Any:
     """Local response normalisation: x / (k + α · mean of x² over neighbouring channels)^β."""
     names = ("input", "size", "alpha", "beta", "k")
     given = {"alpha": 1e-4, "beta": 0.75, "k": 1.0, **dict(zip(names, args, strict=False)), **kwargs}
@@ -111,7 +111,7 @@ def lrn(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
         return x / (mean * given["alpha"] + given["k"]) ** given["beta"]
 
 
-def normalize(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
+def normalize(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Any:
     """x / norm."""
     names = ("input", "p", "dim", "eps")
     given = {"p": 2.0, "dim": 1, "eps": 1e-12, **dict(zip(names, args, strict=False)), **kwargs}
@@ -120,7 +120,7 @@ def normalize(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
         return x / torch.linalg.vector_norm(x, given["p"], given["dim"], True).clamp_min(given["eps"])
 
 
-def norm(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
+def norm(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Any:
     """(Σ |x|^p)^(1/p)."""
     given = dict(zip(("input", "p", "dim", "keepdim"), args, strict=False)) | kwargs
     x, dim, keepdim = given.get("input", given.get("x")), given.get("dim"), given.get("keepdim", False)
@@ -153,7 +153,7 @@ def spread(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
         return (value, mean.reshape(value.shape)) if "mean" in function.__name__ else value
 
 
-def glu(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
+def glu(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Any:
     """The first half of the channels times the sigmoid of the second."""
     given = {"dim": -1, **dict(zip(("input", "dim"), args, strict=False)), **kwargs}
     with pairs:

@@ -35,7 +35,7 @@ _EVERYWHERE = {
 
 def weighted(plain: Handler, pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     """A linear map: each input counts with the part of the output that its contribution has the sign of."""
-    if KINDS[function] is elementwise.product:
+    if KINDS.get(function) is elementwise.product:
         return scaled(plain, pairs, function, args, kwargs)
     output = plain(pairs, function, args, kwargs)
     x = _only(pairs, args, kwargs)
@@ -49,7 +49,7 @@ def weighted(plain: Handler, pairs: Pairs, function: Any, args: Any, kwargs: Any
 
         return function(*mapped(args, put), **mapped(kwargs, put))
 
-    kind = KINDS[function]
+    kind = KINDS.get(function)
     if kind in (products.matmul, products.einsum):
         negative = part((step + step.abs()) / 2, -1) + part((step - step.abs()) / 2, 1)
     elif kind is products.matmul_and_sum:
@@ -67,12 +67,14 @@ def scaled(plain: Handler, pairs: Pairs, function: Any, args: Any, kwargs: Any) 
     """Sums, and what has one input per output: both parts go through, and change sides where the factor is negative."""
     output = plain(pairs, function, args, kwargs)
     signals = _signals(args, kwargs)
-    if KINDS[function] is not elementwise.addition:
+    if KINDS.get(function) is not elementwise.addition:
         x = _only(pairs, args, kwargs)
         below = args[0] if function in curves.REVERSED else args[1] if len(args) > 1 else kwargs.get("other")
-        if x is None or (KINDS[function] is elementwise.quotient and below is x):
+        if x is None or (KINDS.get(function) is elementwise.quotient and below is x):
             return output
-    if all(_noted(x) is None for x in signals) or not all(provenance(x) for x in _varying(pairs, args, kwargs)):
+    if (len(signals) == 1 and _noted(signals[0]) is None) or not all(
+        provenance(x) for x in _varying(pairs, args, kwargs)
+    ):
         return output
     zeros = {id(x): torch.zeros_like(x.detach()) for x in signals}
 
@@ -94,11 +96,11 @@ def scaled(plain: Handler, pairs: Pairs, function: Any, args: Any, kwargs: Any) 
 
 def carried(plain: Handler, pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     """Averages, and what moves values about: both parts do as the whole does."""
-    if KINDS[function] is elementwise.addition:
+    if KINDS.get(function) is elementwise.addition:
         return scaled(plain, pairs, function, args, kwargs)
     output = plain(pairs, function, args, kwargs)
     signals = _signals(args, kwargs)
-    if KINDS[function] not in (averages.average, averages.resampling) and all(_noted(x) is None for x in signals):
+    if KINDS.get(function) not in (averages.average, averages.resampling) and all(_noted(x) is None for x in signals):
         return output
     if not all(provenance(x) for x in _varying(pairs, args, kwargs)):
         return output
@@ -133,9 +135,7 @@ def curve(plain: Handler, pairs: Pairs, function: Any, args: Any, kwargs: Any) -
         p = a - b - n
         value, other, up, down = run(a), run(b), run(b + p), run(b + n)
         rises, falls = (up - other + value - down) / 2, (down - other + value - up) / 2
-        above, below = (
-            slope(rise, step, negligible(step, a, b), run, a) for rise, step in ((rises, p), (falls, n))
-        )
+        above, below = (slope(rise, step, negligible(step, a, b), run, a) for rise, step in ((rises, p), (falls, n)))
     output = curves.multiplied(pairs, value, other, [x, negative], [above, below - above])
     return _keep(output, Multiplied.apply(falls, negative, below))  # type: ignore[no-untyped-call]
 

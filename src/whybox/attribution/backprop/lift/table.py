@@ -2,19 +2,26 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from whybox.attribution.backprop.kinds import activations, averages, elementwise, linear, norms, products, shapes, writing
-from whybox.attribution.backprop.lift import curves, maps, ratios, winners
-from whybox.attribution.backprop.table import Handler, named
 import torch.nn.functional as F
 
+from whybox.attribution.backprop.kinds import (
+    activations,
+    averages,
+    elementwise,
+    linear,
+    norms,
+    products,
+    shapes,
+    writing,
+)
+from whybox.attribution.backprop.lift import curves, maps, ratios, winners
+from whybox.attribution.backprop.table import KINDS, Handler, named
+
 # What has a handler for relevance → the handler that it has here.
-KINDS: dict[Handler, Handler] = {
+_ALIKE: dict[Handler, Handler] = {
     **dict.fromkeys(
-        (shapes.rearrangement, shapes.pad, shapes.selection, averages.average, averages.resampling, elementwise.addition,
-         elementwise.addition_at_places), maps.affine),
+        (shapes.rearrangement, shapes.pad, shapes.selection, averages.average, averages.resampling,
+         elementwise.addition, elementwise.addition_at_places), maps.affine),
     **dict.fromkeys(
         (linear.convolution, linear.transposed_convolution, linear.dense, products.matmul, products.einsum,
          products.matmul_and_sum, elementwise.product), maps.quadratic),
@@ -42,6 +49,8 @@ def _all(*names: str) -> list[Any]:
     return [function for name in names for function in named(name)]
 
 
+_POOLS = ("", "_with_indices")
+
 # What is of another kind here.
 OWN: dict[Any, Handler | None] = {
     **dict.fromkeys(curves.CURVES, curves.elementwise),
@@ -49,10 +58,18 @@ OWN: dict[Any, Handler | None] = {
     **dict.fromkeys(_all("norm", "vector_norm"), ratios.norm),
     **dict.fromkeys(_all("max", "amax", "min", "amin"), winners.greatest),
     **dict.fromkeys(
-        _all(*(f"{kind}max_pool{n}d{more}" for kind in ("", "adaptive_") for n in "123" for more in ("", "_with_indices"))),
+        _all(
+            *(
+                f"{kind}max_pool{n}d{more}"
+                for kind in ("", "adaptive_")
+                for n in "123"
+                for more in ("", "_with_indices")
+            )
+        ),
         winners.pooled,
     ),
     **dict.fromkeys(_all("lp_pool1d", "lp_pool2d", "lp_pool3d"), None),
+    **dict.fromkeys(_all("lerp"), maps.quadratic),
     F.local_response_norm: ratios.lrn,
     F.normalize: ratios.normalize,
 }
@@ -60,6 +77,5 @@ OWN: dict[Any, Handler | None] = {
 
 def handler(function: Any) -> Handler | None:
     """What answers a torch function."""
-    from whybox.attribution.backprop.table import KINDS as known
-
-    return OWN[function] if function in OWN else KINDS.get(known.get(function))
+    known = KINDS.get(function)
+    return OWN[function] if function in OWN else None if known is None else _ALIKE.get(known)
