@@ -63,7 +63,8 @@ def _by_mask(function: Any, args: Any, kwargs: Any) -> tuple[Any, ...] | None:
     """What `torch.where` is to be given in the place of one value written where a mask says so."""
     if function not in (Tensor.__setitem__, Tensor.masked_fill_):
         return None
-    x, mask, value = (*args, *kwargs.values())
+    given: list[Any] = [*args, *kwargs.values()]
+    x, mask, value = given
     single = not isinstance(value, Tensor) or value.ndim == 0
     if not (single and isinstance(mask, Tensor) and mask.dtype == torch.bool and provenance(x) is not None):
         return None

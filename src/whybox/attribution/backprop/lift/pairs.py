@@ -98,7 +98,8 @@ class Pairs(Interception):
         if self.baseline(base) is base:
             self._given.append(base)
             self._keep(base, base.detach().clone())
-        return self.baseline(x)
+        kept: Tensor = self.baseline(x)
+        return kept
 
     def write(self, x: Tensor, value: Tensor) -> Tensor:
         if value is not x:
@@ -128,7 +129,7 @@ class Pairs(Interception):
         found = super()._unseen_signal(x)
         if found and not self.varies(x):  # what somebody trusts has run for the input alone
             node = x.grad_fn
-            if node is not None and not isinstance(node, refusal.Refused._backward_cls):  # type: ignore[attr-defined]
+            if node is not None and not isinstance(node, refusal.Refused._backward_cls):
                 become(x, self._refuse(refusal.unseen(node, self.where), x))
         return found
 
