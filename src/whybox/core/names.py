@@ -19,6 +19,8 @@ METHODS = {
     "salinet": "whybox.attribution.backprop.gated:SaliNet",
     "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
     "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
+    "patternnet": "whybox.attribution.backprop.pattern_net:PatternNet",
+    "pattern_attribution": "whybox.attribution.backprop.pattern_net:PatternAttribution",
     "occlusion": "whybox.attribution.perturbation.occlusion:Occlusion",
     "prediction_difference": "whybox.attribution.perturbation.prediction_difference:PredictionDifference",
     "rise": "whybox.attribution.perturbation.rise:RISE",
