@@ -4,17 +4,9 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from whybox.attribution.backprop.kinds import (
-    activations,
-    averages,
-    elementwise,
-    linear,
-    norms,
-    products,
-    shapes,
-    writing,
-)
-from whybox.attribution.backprop.lift import curves, maps, ratios, winners
+from whybox.attribution.backprop import kinds
+from whybox.attribution.backprop.kinds import attention, averages, elementwise, linear, norms, products, shapes, writing
+from whybox.attribution.backprop.lift import curves, maps, ratios, recurrence, winners
 from whybox.attribution.backprop.table import KINDS, Handler, named
 
 # What has a handler for relevance → the handler that it has here.
@@ -25,12 +17,12 @@ _ALIKE: dict[Handler, Handler] = {
     **dict.fromkeys(
         (linear.convolution, linear.transposed_convolution, linear.dense, products.matmul, products.einsum,
          products.matmul_and_sum, elementwise.product), maps.quadratic),
-    **dict.fromkeys((activations.activation, averages.chosen, elementwise.multiplied_and_added), curves.elementwise),
+    **dict.fromkeys((kinds.activations.activation, averages.chosen, elementwise.multiplied_and_added), curves.elementwise),
     elementwise.quotient: curves.quotient,
-    **dict.fromkeys((activations.softmax, activations.logarithm_of_softmax), ratios.softmax),
+    **dict.fromkeys((kinds.activations.softmax, kinds.activations.logarithm_of_softmax), ratios.softmax),
     **dict.fromkeys((writing.written, writing.zeroed), maps.written),
-    activations.relu: curves.relu,
-    activations.spread_and_mean: ratios.spread,
+    kinds.activations.relu: curves.relu,
+    kinds.activations.spread_and_mean: ratios.spread,
     elementwise.gated_linear_unit: ratios.glu,
     norms.layer_norm: ratios.layer_norm,
     norms.rms_norm: ratios.rms_norm,
@@ -42,6 +34,11 @@ _ALIKE: dict[Handler, Handler] = {
     writing.cut: maps.kept,
     writing.cut_in_place: maps.kept_in_place,
     writing.reshaped: writing.reshaped,
+    attention.attention: attention.attention,
+    attention.multi_head_attention: attention.multi_head_attention,
+    kinds.recurrence.packing: maps.affine,
+    kinds.recurrence.recurrent_net: recurrence.recurrent_net,
+    kinds.recurrence.recurrent_cell: recurrence.recurrent_cell,
 }  # fmt: skip
 
 
