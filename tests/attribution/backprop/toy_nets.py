@@ -246,7 +246,7 @@ between(
 between(
     "plus a constant",
     lambda n, h: n.b(h) + 0.5,
-    lambda d, n, h: constant(d, d.linear(n.b, h), 0.5),
+    lambda d, n, h: d.shifted(d.linear(n.b, h), 0.5),
     48,
     conserves=False,
 )
@@ -358,12 +358,6 @@ between(
     48,
     piecewise=False,
 )
-
-
-def constant(d: Dense, x: Value, shift: float) -> Value:
-    """A constant added inside the model takes its share."""
-    data = x.data + shift
-    return d.keep(Value(data, lambda r: [(x, x.a / data.reshape(-1).numpy() * r)]))
 
 
 @toy("linear twice", (6,))
