@@ -260,8 +260,9 @@ def inspect(
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="As for `explain`.")] = None,
     composite: Annotated[
-        str, typer.Option(metavar="NAME", help="The rules of LRP; see `whybox methods lrp`.")
-    ] = "epsilon_plus_flat",
+        str | None,
+        typer.Option(metavar="NAME", help="The rules of LRP; see `whybox methods lrp`.  [default: by the model]"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write everything as JSON.")] = False,
 ) -> None:
     """Look into a model: its operations, and which methods are exact, approximate or refused on it.
