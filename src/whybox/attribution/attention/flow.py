@@ -27,8 +27,8 @@ class AttentionFlow(Method):
     token, the last one of a language model, or all that are averaged. Each token has a flow of its own, so they do not
     sum to 1; none exceeds it. Shapes as of AttentionRollout. `details` have all `tokens`, and the shares `read`.
     Cost: one forward and one backward pass, and for each token a maximum flow through layers × tokens nodes on the CPU.
-    Limits: grows with the third power of the tokens: a second for 50, half a minute for the 197 of a ViT-B; the same for
-    every class; exact to 2⁻³⁰ an edge; covers what AttentionRollout covers.
+    Limits: grows with the third power of the tokens: a second for 50, half a minute for the 197 of a ViT-B; the same
+    for every class; exact to 2⁻³⁰ an edge; covers what AttentionRollout covers.
     Source: Abnar & Zuidema 2020, arXiv 2005.00928.
 
     Args:
