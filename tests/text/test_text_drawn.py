@@ -25,8 +25,8 @@ def explanation(values=(0.5, -1.0, 0.0, 0.2), pieces=("not", "bad", "at", "all")
     return Explanation(
         relevance=row[None, :, None].expand(1, -1, 2) / 2, inputs=torch.tensor([[*range(len(pieces)), -1]]),
         method=whybox.method(method).config(), target=("the score of 'good' (1)",), scores=torch.ones(1),
-        outputs=torch.tensor([[0.0, 1.0]]), model="net", domains=(whybox.Domain((0.0,), (1.0,)),),
-        labels=("bad", "good"), passages=(Passage("".join(map("".join, zip(gaps, pieces))), tuple(pieces), tuple(gaps), special, **fields),),
+        outputs=torch.tensor([[0.0, 2.0]]), model="net", domains=(whybox.Domain((0.0,), (1.0,)),),
+        labels=("bad", "good"), passages=(Passage(" ".join(pieces), tuple(pieces), tuple(gaps), special, **fields),),
     )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_without_colour_signs_say_how_strongly():
     lines = terminal(explanation(), colour=False, width=80).splitlines()
     assert lines == [
         "not⁺⁺ bad⁻⁻⁻ at all",
-        "good (73%). InputXGradient of the score of 'good' (1), which is 1.",
+        "good (88%). InputXGradient of the score of 'good' (1), which is 1.",
         "⁺ speaks for it, ⁻ against it; three signs from |R| = 0.744 on; sum −0.3.",
     ]
 

@@ -50,10 +50,14 @@ def load_hf(name: str, weights: Weights) -> Model:
 def _tokenizer(transformers: Any, name: str) -> Any:
     """The tokenizer that comes with the model; None where there is none, or one that cannot be read."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        reason = "none was saved with it"
+        if len(tokenizer) > len(tokenizer.all_special_ids):  # else transformers has made an empty one
+            return tokenizer
     except Exception as error:  # any tokenizer may come with the model, and may fail in its own way
-        _log.warning("the tokenizer of hf:%s cannot be had (%s); give it token numbers instead of texts", name, error)
-        return None
+        reason = str(error)
+    _log.warning("the tokenizer of hf:%s cannot be had (%s); give it token numbers instead of texts", name, reason)
+    return None
 
 
 def _filled(kind: Any, config: Any, name: str, weights: Weights) -> Any:

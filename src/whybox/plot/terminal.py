@@ -9,11 +9,13 @@ from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.text import width as terminal_width
 from whybox.plot.scale import Scale, number
-from whybox.plot.words import Word, ink, paint, share, words
+from whybox.plot.words import Colour, Word, ink, paint, share, words
 
 _SIGNS = {True: "⁺", False: "⁻"}
 # Without colour, one sign from this share of the full colour on, two from twice, three from thrice.
 _STEP = 0.25
+# Of each of the three colours of terminals that know 256, as xterm defines them.
+_LEVELS = (0, 95, 135, 175, 215, 255)
 
 
 def terminal(
@@ -104,15 +106,18 @@ def _columns(text: str) -> int:
 
 def _painted(word: Word, scale: Scale) -> str:
     back = paint(word.value, scale)
-    if back is None or _code(back) == "5;231":  # white
+    exact = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
+    if back is not None and not exact:
+        back = tuple(min(_LEVELS, key=lambda level: abs(level - part)) for part in back)  # type: ignore[assignment]
+    if back is None or min(back) == 255:
         return f"\x1b[2m{word.text}\x1b[0m" if word.special else word.text
     under = ";4" if scale.signed and word.value < 0 else ""
-    return f"\x1b[38;{_code(ink(back))};48;{_code(back)}{under}m{word.text}\x1b[0m"
+    return f"\x1b[38;{_code(ink(back), exact)};48;{_code(back, exact)}{under}m{word.text}\x1b[0m"
 
 
-def _code(colour: tuple[int, int, int]) -> str:
-    """The colour for a terminal: as it is where that is known to work, else the nearest of 216."""
-    if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+def _code(colour: Colour, exact: bool) -> str:
+    """The colour for a terminal: as it is, or as one of the cube of 216, of whose levels it then is made."""
+    if exact:
         return f"2;{colour[0]};{colour[1]};{colour[2]}"
-    red, green, blue = (round(part / 51) for part in colour)
+    red, green, blue = map(_LEVELS.index, colour)
     return f"5;{16 + 36 * red + 6 * green + blue}"
