@@ -18,6 +18,8 @@ METHODS = {
     "salinet": "whybox.attribution.backprop.gated:SaliNet",
     "desalinet": "whybox.attribution.backprop.gated:DeSaLiNet",
     "guided_grad_cam": "whybox.attribution.backprop.gated:GuidedGradCAM",
+    "patternnet": "whybox.attribution.backprop.pattern_net:PatternNet",
+    "pattern_attribution": "whybox.attribution.backprop.pattern_net:PatternAttribution",
     "attention_rollout": "whybox.attribution.attention.rollout:AttentionRollout",
     "attention_flow": "whybox.attribution.attention.flow:AttentionFlow",
     "generic_attention": "whybox.attribution.attention.generic:GenericAttention",

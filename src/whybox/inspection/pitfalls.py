@@ -73,6 +73,7 @@ def _is_sum(step: Step) -> bool:
     return function(step) in ("sum", "nansum", "cumsum", "lp_pool1d", "lp_pool2d", "lp_pool3d", "fold")
 
 
+_FUSED = ("attention", "lstm", "gru", "rnn")
 _BY_OPERATION: dict[str, tuple[Callable[[Step], bool], str]] = {
     "sum of branches": (
         lambda step: step.kind == "addition" and len(step.inputs) > 1,
@@ -112,11 +113,11 @@ _BY_OPERATION: dict[str, tuple[Callable[[Step], bool], str]] = {
         "Taken by its gradient, whose mean is zero, as a layer too: the sum of the relevance is lost.",
     ),
     "attention or recurrence in one operation": (
-        lambda step: step.kind == "fused" or (step.kind == "unknown" and _is_fused(step)),
+        lambda step: step.kind == "fused" or any(part in function(step) for part in _FUSED),
         "What happens inside is hidden from every hook: the tools fail, or take it by its gradient.",
     ),
     "operation without a rule": (
-        lambda step: step.kind == "unknown" and not _is_fused(step),
+        lambda step: step.kind == "unknown" and not any(part in function(step) for part in _FUSED),
         "Taken by its gradient without a word.",
     ),
 }
@@ -136,10 +137,6 @@ _BATCH_NORM = {
         "zennit does not find the layer to merge it into, so relevance passes it and its shift is not accounted for."
     ),
 }
-
-
-def _is_fused(step: Step) -> bool:
-    return any(part in function(step) for part in ("attention", "lstm", "gru", "rnn"))
 
 
 def _is_concatenation(step: Step) -> bool:

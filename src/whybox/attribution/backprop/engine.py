@@ -150,6 +150,13 @@ class Engine(Interception):
         with self:
             return run(*args, **kwargs)
 
+    def constant(self, value: Tensor, _beside: Tensor) -> Tensor:
+        """Told of a constant with a part of its own in the operation that runs; what is to be used in its place."""
+        return value
+
+    def _charge(self, x: Tensor, charge: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        """Told of what the operation that runs absorbs, by cause, of the c that arrives at x as it now is."""
+
     def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """An operation whose value is that of `run` and whose rule is the gradient of `stand_in`."""
         output: Tensor = Surrogate.apply(run, stand_in, x)  # type: ignore[no-untyped-call]

@@ -34,9 +34,9 @@ class LRP(Method):
     the relevance and of what biases, stabilisers and constants absorb, which `trace` and `whybox.explain` report.
     With the ε rule alone and ε = 0 it equals input × gradient on a piecewise-linear net.
     Cost: one forward and one backward pass with the ε rule, up to about twice that with the others.
-    Limits: recurrence and scripted or compiled parts are refused. Softmax does not conserve: its offset is reported as
-    absorbed. Relevance is about this decomposition: composites differ, and none of them is an intervention. LRP is described in a patent (Fraunhofer, TU Berlin): who
-    sells it should take advice.
+    Limits: scripted or compiled parts are refused. Softmax does not conserve: its offset is reported as absorbed.
+    Relevance is about this decomposition: composites differ, and none of them is an intervention. LRP is described in a
+    patent (Fraunhofer, TU Berlin): who sells it should take advice.
     Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140.
 
     Args:

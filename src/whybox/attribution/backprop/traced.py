@@ -12,6 +12,7 @@ from whybox.attribution.backprop.absorbed import Charge, by_offset, by_rule, by_
 from whybox.attribution.backprop.engine import Engine
 from whybox.attribution.backprop.inplace import same_view
 from whybox.attribution.backprop.kinds import activations, averages, elementwise, products
+from whybox.attribution.backprop.nodes import Through
 from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, mapped, provenance, tensors
 from whybox.attribution.backprop.rules import Rule
 from whybox.attribution.backprop.sharing import LinearMap
@@ -127,6 +128,11 @@ class TracedEngine(Engine):
     def filled(self, slot: Tensor, own: Callable[[], Tensor]) -> None:
         constant = 1 - own()
         self._charge(slot, lambda r: {"constant": r * constant})
+
+    def constant(self, value: Tensor, beside: Tensor) -> Tensor:
+        value = Through.apply(lambda _: torch.zeros_like(beside), beside, value)  # type: ignore[no-untyped-call]
+        self._charge(value, lambda c: {"constant": c * value.detach()})
+        return value
 
     def native(self, function: Any, args: Any, kwargs: Any, **facts: Any) -> Any:
         output = super().native(function, args, kwargs, **facts)

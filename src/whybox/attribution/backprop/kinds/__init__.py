@@ -8,8 +8,20 @@ from whybox.attribution.backprop.kinds import (
     linear,
     norms,
     products,
+    recurrence,
     shapes,
     writing,
 )
 
-__all__ = ["activations", "attention", "averages", "elementwise", "linear", "norms", "products", "shapes", "writing"]
+__all__ = [
+    "activations",
+    "attention",
+    "averages",
+    "elementwise",
+    "linear",
+    "norms",
+    "products",
+    "recurrence",
+    "shapes",
+    "writing",
+]

@@ -94,21 +94,23 @@ def _nonnegative(function: Any, x: Tensor, exponent: Any, rest: list[Any], given
     return False
 
 
+def slope(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
+    """That of the line from the origin, f(a) / a; at zero that of the tangent where f(0) = 0, else 0."""
+    value, zero = function(a), a == 0
+    found = value / torch.where(zero, 1, a)
+    if bool(zero.any()):
+        tiny = torch.full_like(a, 1e-4)
+        found = torch.where(zero, torch.where(value == 0, function(tiny) / tiny, 0), found)
+    return found
+
+
 def _secant(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """x times the slope of the line from the origin, which counts as a constant."""
 
     def stand_in(x: Tensor) -> Tensor:
-        a = x.detach()
         with torch.no_grad():
-            value = function(a)
-            zero = a == 0
-            slope = value / torch.where(zero, 1, a)
-            if bool(zero.any()):
-                # at zero the slope of the tangent where the function goes through the origin, else nothing passes
-                tiny = torch.full_like(a, 1e-4)
-                limit = torch.where(value == 0, function(tiny) / tiny, 0)
-                slope = torch.where(zero, limit, slope)
-        return x * slope
+            constant = slope(function, x.detach())
+        return x * constant
 
     return stand_in
 

@@ -124,9 +124,7 @@ def _mask(given: Any, batch: int, dtype: torch.dtype) -> tuple[Tensor | None, bo
     mask, padding, causal = given.attn_mask, given.key_padding_mask, given.is_causal
     if causal and padding is None and not given.need_weights:
         return None, True
-    mask, padding = (
-        _as_scores(x, dtype) if x is not None and x.dtype == torch.bool else x for x in (mask, padding)
-    )
+    mask, padding = (_as_scores(x, dtype) if x is not None and x.dtype == torch.bool else x for x in (mask, padding))
     if mask is not None and mask.ndim == 3:
         mask = mask.unflatten(0, (batch, given.num_heads))
     added = int(given.bias_k is not None) + int(given.add_zero_attn)
