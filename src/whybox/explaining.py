@@ -12,6 +12,7 @@ from whybox.core.explanation import Explanation
 from whybox.core.layout import by_position
 from whybox.core.method import Check, Method
 from whybox.core.model import Model
+from whybox.core.passage import PADDING
 from whybox.core.start import check_outputs, started
 from whybox.core.target import Target
 from whybox.core.tree import Inputs, as_tuple, each
@@ -99,7 +100,7 @@ def _trust(
     )
     try:
         destroyed = _of_random_weights(model, inputs, method, target, options)
-        likeness = _likeness(first, destroyed)
+        likeness = _likeness(first, destroyed, picture != PADDING if picture.ndim == 2 else None)
         if bool(_is_blank(destroyed).any()):
             says = f"{says} However its weights are shuffled, the copy's own map is the same everywhere."
     except WhyboxError as error:  # the answer itself stands; say why this check does not
@@ -142,8 +143,14 @@ def _of_random_weights(model: Model, inputs: Inputs, method: Method, target: Tar
     return map
 
 
-def _likeness(map: Tensor, other: Tensor) -> Tensor:
-    """|Rank correlation| of each sample's map (n, *grid) with another one; NaN for a map that is blank."""
+def _likeness(map: Tensor, other: Tensor, real: Tensor | None = None) -> Tensor:
+    """|Rank correlation| of each sample's map (n, *grid) with another one; NaN for a map that is blank.
+
+    Where there are tokens that are not `real`, on those alone that are: padding is alike in all maps.
+    """
+    if real is not None and real.shape == map.shape and not bool(real.all()):
+        rows = zip(map, other, real.cpu(), strict=True)
+        return torch.cat([_likeness(one[None, keep], two[None, keep]) for one, two, keep in rows])
     return torch.where(_is_blank(map), torch.nan, rank_correlation(map[:, None], other[:, None]).abs())
 
 
