@@ -17,7 +17,9 @@ _ALIKE: dict[Handler, Handler] = {
     **dict.fromkeys(
         (linear.convolution, linear.transposed_convolution, linear.dense, products.matmul, products.einsum,
          products.matmul_and_sum, elementwise.product), maps.quadratic),
-    **dict.fromkeys((kinds.activations.activation, averages.chosen, elementwise.multiplied_and_added), curves.elementwise),
+    **dict.fromkeys(
+        (kinds.activations.activation, averages.chosen, elementwise.multiplied_and_added), curves.elementwise
+    ),
     elementwise.quotient: curves.quotient,
     **dict.fromkeys((kinds.activations.softmax, kinds.activations.logarithm_of_softmax), ratios.softmax),
     **dict.fromkeys((writing.written, writing.zeroed), maps.written),
