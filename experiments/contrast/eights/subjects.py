@@ -1,0 +1,134 @@
+"""What is asked: classifiers and latent models of biased and of plain digits, and the questions put to them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from experiments.common.data import SEED, chosen, digest
+from experiments.contrast import nets
+from experiments.contrast.eights.bias import EIGHT, MAIN, SWEEP, Bias
+from experiments.contrast.entries import WGAN, Entry
+from torch import Tensor
+
+import whybox
+from whybox.contrast.latent import VAE, Latent, train
+
+# The classifier that is explained is trained as that of plain digits is; those of the sweep for one epoch.
+EPOCHS, BRIEF = 4, 1
+BRIEF_VAE = VAE(steps=1_500)
+FITTED = 2_000  # training digits that prediction difference analysis is fitted to
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier, and what explains it.
+
+    Attributes:
+        name: of its folder.
+        bias: where the square is looked for.
+        model: the classifier.
+        rows: what explains it.
+        groups: which digits it is asked about, and how many, as a share of those asked for.
+    """
+
+    name: str
+    bias: Bias
+    model: whybox.Model
+    rows: tuple[Entry, ...]
+    groups: tuple[tuple[str, float], ...] = (("others", 1.0),)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Why t and not 8: digits (n, 1, 28, 28), their places in the test set, and t and 8 of each (n, 2)."""
+
+    digits: Tensor
+    places: list[int]
+    pair: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, digits: Tensor, labels: Tensor, group: str, count: int) -> "Questions":
+        """The first so many of the test digits, in random order, that are no eights, or are, and are not called 8.
+
+        Args:
+            scores: of all test digits (n, 10).
+            digits, labels: the test set.
+            group: "others", digits of other classes, or "eights".
+            count: at most so many.
+        """
+        wanted = ((labels == EIGHT) == (group == "eights")) & (scores.argmax(1) != EIGHT)
+        places = [place for place in chosen(len(digits), len(digits)) if wanted[place]][:count]
+        true = scores[places].argmax(1)
+        return cls(digits[places], places, torch.stack((true, torch.full_like(true, EIGHT)), 1))
+
+
+def main_classifier() -> whybox.Model:
+    """That of the main bias, which is explained."""
+    path = nets.HERE / "eights-classifier.safetensors"
+    return nets.classifier_of(path, EPOCHS, lambda: _biased(MAIN))
+
+
+def brief(bias: Bias, folder: Path) -> whybox.Model:
+    """A classifier of the sweep."""
+    return nets.classifier_of(folder / f"classifier-{_named(bias)}.safetensors", BRIEF, lambda: _biased(bias))
+
+
+def subjects(folder: Path) -> list[Subject]:
+    """The biased classifier, its controls, and those of the sweep; trained where they are not there."""
+    biased, plain = main_classifier(), nets.classifier()
+    knows = Latent.load(nets.HERE / "eights.latent")
+    rows = (*_latent_rows(knows), *_map_rows(), *_dear_rows(biased, _biased(MAIN)[0]))
+    plain_rows = (*_latent_rows(WGAN), *_map_rows(), *_dear_rows(plain, nets.mnist("train")[0]))
+    return [
+        Subject("biased", MAIN, biased, rows, (("others", 1.0), ("eights", 0.5))),
+        Subject("plain", MAIN, plain, plain_rows),
+        Subject("latent model alone biased", MAIN, plain, _latent_rows(knows)[:2]),
+        Subject("classifier alone biased", MAIN, biased, _latent_rows(WGAN)[:2]),
+        *(swept(bias, folder) for bias in SWEEP),
+    ]
+
+
+def swept(bias: Bias, folder: Path) -> Subject:
+    """A classifier of the sweep with a latent model of its own, a VAE, for that is trained faster."""
+    latent = train(_biased(bias)[0], BRIEF_VAE, folder / f"vae-{_named(bias)}.latent")
+    rows = (*_latent_rows(latent)[:2], *_map_rows())
+    return Subject(f"sweep {_named(bias)}", bias, brief(bias, folder), rows, (("others", 0.25),))
+
+
+def settings(subject: Subject, questions: Questions) -> str:
+    """What a measurement depends on besides its method: the classifier's weights and the digits."""
+    return f"{digest(subject.model)} {questions.places} {questions.pair[:, 0].tolist()}"
+
+
+def _latent_rows(latent: Latent) -> tuple[Entry, ...]:
+    return (
+        Entry("CDeepEx", whybox.CDeepEx(latent)),
+        Entry("xGEM, boundary", whybox.XGEM(latent)),
+        Entry("xGEM, descent", whybox.XGEM(latent, form="descent", weight=20.0), share=0.5),
+    )
+
+
+def _map_rows() -> tuple[Entry, ...]:
+    return (
+        Entry("gradient of the difference", whybox.Gradient()),
+        Entry("GradCAM, weighted", whybox.WeightedContrast(whybox.GradCAM())),
+    )
+
+
+def _dear_rows(model: whybox.Model, training: Tensor) -> tuple[Entry, ...]:
+    """Those that ask thousands of times, and a control; prediction difference analysis is fitted to training digits."""
+    fitted = whybox.PredictionDifference(stride=2).fit(model, training[chosen(len(training), FITTED)], seed=SEED)
+    return (
+        Entry("LIME, weighted", whybox.WeightedContrast(whybox.LIME()), share=0.2),
+        Entry("PDA, weighted", whybox.WeightedContrast(fitted), share=0.2),
+        Entry("random map", whybox.RandomMap()),
+    )
+
+
+def _biased(bias: Bias) -> tuple[Tensor, Tensor]:
+    digits, labels = nets.mnist("train")
+    return bias.biased(digits, labels), labels
+
+
+def _named(bias: Bias) -> str:
+    return f"{bias.side}-{bias.grey:g}"
