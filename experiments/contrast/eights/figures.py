@@ -16,7 +16,7 @@ from torch import Tensor
 from whybox.plot import scale_of
 
 Asked = dict[tuple[str, str], tuple[Subject, Questions]]
-DRAWN = 7  # all methods but the random map
+DRAWN = 9  # all methods but the random map
 PALE = 0.5  # of the digit that lies under a map
 EIGHTS = 2
 # Of the kinds of subjects whose shares are drawn beside each other.

@@ -1,5 +1,6 @@
 """What is asked: classifiers and latent models of biased and of plain digits, and the questions put to them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,15 +8,16 @@ import torch
 from experiments.common.data import SEED, chosen, digest
 from experiments.contrast import nets
 from experiments.contrast.eights.bias import EIGHT, MAIN, SWEEP, Bias
+from experiments.contrast.entries import VAE as VAE_MNIST
 from experiments.contrast.entries import WGAN, Entry
 from torch import Tensor
 
 import whybox
 from whybox.contrast.latent import VAE, Latent, train
 
-# The classifier that is explained is trained as that of plain digits is; those of the sweep for one epoch.
-EPOCHS, BRIEF = 4, 1
-BRIEF_VAE = VAE(steps=1_500)
+# The classifier that is explained is trained as that of plain digits is; the nets of the sweep on fewer digits.
+EPOCHS = 4
+BRIEF, BRIEF_VAE = 20_000, VAE(size=32, steps=800)
 FITTED = 2_000  # training digits that prediction difference analysis is fitted to
 
 
@@ -70,29 +72,34 @@ def main_classifier() -> whybox.Model:
 
 def brief(bias: Bias, folder: Path) -> whybox.Model:
     """A classifier of the sweep."""
-    return nets.classifier_of(folder / f"classifier-{_named(bias)}.safetensors", BRIEF, lambda: _biased(bias))
+
+    def data() -> tuple[Tensor, Tensor]:
+        digits, labels = _biased(bias)
+        return digits[:BRIEF], labels[:BRIEF]
+
+    return nets.classifier_of(folder / f"classifier-{_named(bias)}.safetensors", 1, data)
 
 
-def subjects(folder: Path) -> list[Subject]:
+def subjects(folder: Path) -> Iterator[Subject]:
     """The biased classifier, its controls, and those of the sweep; trained where they are not there."""
     biased, plain = main_classifier(), nets.classifier()
-    knows = Latent.load(nets.HERE / "eights.latent")
-    rows = (*_latent_rows(knows), *_map_rows(), *_dear_rows(biased, _biased(MAIN)[0]))
-    plain_rows = (*_latent_rows(WGAN), *_map_rows(), *_dear_rows(plain, nets.mnist("train")[0]))
-    return [
-        Subject("biased", MAIN, biased, rows, (("others", 1.0), ("eights", 0.5))),
-        Subject("plain", MAIN, plain, plain_rows),
-        Subject("latent model alone biased", MAIN, plain, _latent_rows(knows)[:2]),
-        Subject("classifier alone biased", MAIN, biased, _latent_rows(WGAN)[:2]),
-        *(swept(bias, folder) for bias in SWEEP),
-    ]
+    knows = _latent_rows(*(Latent.load(nets.HERE / f"{name}.latent") for name in ("eights", "eights-vae")))
+    knows_not = _latent_rows(WGAN, VAE_MNIST)
+    maps = (*_map_rows(), *_dear_rows(biased, _biased(MAIN)[0]))
+    yield Subject("biased", MAIN, biased, (*knows, *maps), (("others", 1.0), ("eights", 0.5)))
+    maps = (*_map_rows(), *_dear_rows(plain, nets.mnist("train")[0]))
+    yield Subject("plain", MAIN, plain, (*knows_not, *maps))
+    yield Subject("latent model alone biased", MAIN, plain, tuple(entry for entry in knows if entry.share == 1))
+    yield Subject("classifier alone biased", MAIN, biased, tuple(entry for entry in knows_not if entry.share == 1))
+    for bias in SWEEP:
+        yield swept(bias, folder)
 
 
 def swept(bias: Bias, folder: Path) -> Subject:
-    """A classifier of the sweep with a latent model of its own, a VAE, for that is trained faster."""
+    """A classifier of the sweep with a latent model of its own, a VAE, which is trained fast."""
     latent = train(_biased(bias)[0], BRIEF_VAE, folder / f"vae-{_named(bias)}.latent")
-    rows = (*_latent_rows(latent)[:2], *_map_rows())
-    return Subject(f"sweep {_named(bias)}", bias, brief(bias, folder), rows, (("others", 0.25),))
+    rows = (Entry("CDeepEx, VAE", whybox.CDeepEx(latent)), Entry("xGEM, boundary, VAE", whybox.XGEM(latent)))
+    return Subject(f"sweep {_named(bias)}", bias, brief(bias, folder), (*rows, *_map_rows()), (("others", 0.25),))
 
 
 def settings(subject: Subject, questions: Questions) -> str:
@@ -100,11 +107,13 @@ def settings(subject: Subject, questions: Questions) -> str:
     return f"{digest(subject.model)} {questions.places} {questions.pair[:, 0].tolist()}"
 
 
-def _latent_rows(latent: Latent) -> tuple[Entry, ...]:
+def _latent_rows(wgan: Latent, vae: Latent) -> tuple[Entry, ...]:
     return (
-        Entry("CDeepEx", whybox.CDeepEx(latent)),
-        Entry("xGEM, boundary", whybox.XGEM(latent)),
-        Entry("xGEM, descent", whybox.XGEM(latent, form="descent", weight=20.0), share=0.5),
+        Entry("CDeepEx", whybox.CDeepEx(wgan)),
+        Entry("xGEM, boundary", whybox.XGEM(wgan)),
+        Entry("xGEM, descent", whybox.XGEM(wgan, form="descent", weight=20.0), share=0.5),
+        Entry("CDeepEx, VAE", whybox.CDeepEx(vae)),
+        Entry("xGEM, boundary, VAE", whybox.XGEM(vae)),
     )
 
 
