@@ -1,6 +1,6 @@
 """Contrasts of digits, after Feghahati et al. 2020: `python -m experiments.contrast mnist` (about an hour) or `eights`.
 
-The paper's classifier, the latent models of `train_latents.py`; 500 test digits, or 100 that are asked why they are no
+The paper's classifier, the latent models of `train_latents.py`; 500 test digits, or 60 that are asked why they are no
 eights. The data are read from the folder that WHYBOX_DATA names. What was measured is kept as it comes: a run that was
 stopped goes on where it was, and one with fewer digits uses and leaves the blocks of a larger one. Writes the numbers,
 the figures and the tables of docs/experiments/contrast.md or contrast_eights.md.
@@ -27,7 +27,7 @@ def main() -> None:
     """Measure what is not known yet, then write."""
     parser = argparse.ArgumentParser(prog="python -m experiments.contrast", description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=COUNT)
-    parser.add_argument("--count", type=int, help="how many digits; 500, or 100 for eights")
+    parser.add_argument("--count", type=int, help="how many digits; 500, or 60 for eights")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/contrast", help="where measurements are kept")
     parser.add_argument("--out", type=Path, help="where to write; docs for the whole, else the folder")
     asked = parser.parse_args()

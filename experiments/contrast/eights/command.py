@@ -13,7 +13,7 @@ from experiments.contrast.eights.subjects import Questions, Subject, subjects
 
 import whybox
 
-COUNT = 100
+COUNT = 60
 
 
 def run(count: int, folder: Path, out: Path) -> None:
