@@ -108,6 +108,11 @@ def test_cdeepex_adds_the_square_that_is_missing(package: ModuleType) -> None:
     assert found["status"].tolist() == [SOLVED] * 3
     torch.testing.assert_close(merits["share"], torch.ones(3).double(), rtol=0, atol=1e-2)
     torch.testing.assert_close(merits["added"], torch.full((3,), 0.5).double(), rtol=0, atol=1e-2)
+    questions = package.subjects.Questions(x, [0, 1, 2], pair)
+    subject = package.subjects.Subject("planted", package.bias.Bias(), whybox.Model(Corner()), ())
+    closed = package.numbers.closed(subject, questions, found)
+    torch.testing.assert_close(closed["closed by the square"], torch.ones(3).double(), rtol=0, atol=1e-2)
+    assert closed["closed by the rest"].tolist() == [0, 0, 0]
     nothing = package.measure.block(
         whybox.Model(Corner()), x, pair, whybox.WeightedContrast(whybox.InputXGradient()), 0
     )
@@ -132,7 +137,7 @@ def planted(package: ModuleType) -> dict[str, Any]:
     row: dict[str, Any] = {"digits": 9, "failed": 0, "share": value, "share where found": value, "first": value}
     row |= {"seconds": 0.1, "failures": []}
     failure = {"digit": 77, "class": 3, "status": "not found"}
-    drawn = {**row, "added": value, "failed": 1, "failures": [failure]}
+    drawn = {**row, **dict.fromkeys(package.page.DRAWN, value), "failed": 1, "failures": [failure]}
     learned = {"grey": 0.5, "side": 6, **dict.fromkeys(package.page.LEARNED, value)}
     answers = {"CDeepEx": drawn, "random map": row}
     names = [*(name for name, _ in package.page.ASKED), "sweep 6-0.5", "sweep 3-1"]
@@ -153,8 +158,9 @@ def test_tables_and_figures_are_made_from_the_numbers(package: ModuleType) -> No
     known = planted(package)
     text = package.page.tables(known)
     cell = "0.500 [0.400, 0.600]"
-    assert f"| the same, clean 8s | CDeepEx | 9 | 1 | {cell} | {cell} | {cell} | {cell} | 0.10 |" in text
-    assert f"| the same, clean 8s | random map | 9 | 0 | {cell} | {cell} | {cell} | — | 0.10 |" in text
+    assert f"| the same, clean 8s | CDeepEx | 9 | 1 | {cell} | {cell} | {cell} | 0.10 |" in text
+    assert f"| the same, clean 8s | random map | 9 | 0 | {cell} | {cell} | {cell} | 0.10 |" in text
+    assert f"| the same, clean 8s | CDeepEx | 9 | {cell} | {cell} | {cell} |" in text
     assert f"| 1 | 3 | 0.500 | 9 | 0.046 | {cell}, 1 failed | {cell}, 0 failed |" in text
     assert "| 1 of 9 | 77 (3, not found) |" in text
     assert len(package.figures.sweep(known["subjects"]).axes) == 4

@@ -7,6 +7,7 @@ import torch
 from experiments.common.kept import joined
 from experiments.contrast.eights.page import SWEPT
 from experiments.contrast.eights.subjects import Questions, Subject
+from experiments.contrast.entries import Entry
 from experiments.contrast.figures import ink, lay
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from torch import Tensor
 from whybox.plot import scale_of
 
 Asked = dict[tuple[str, str], tuple[Subject, Questions]]
-DRAWN = 9  # all methods but the random map
 PALE = 0.5  # of the digit that lies under a map
 EIGHTS = 2
 # Of the kinds of subjects whose shares are drawn beside each other.
@@ -25,7 +25,7 @@ SHOWN = {
     ("biased", "eights"): ("biased, clean 8s", "#ef8a62"),
     ("plain", "others"): ("control, not biased", "#4d4d4d"),
 }
-COLOURS = ("#b2182b", "#2166ac", "#1b7837", "#762a83")
+COLOURS = ("#b2182b", "#2166ac", "#ef8a62", "#67a9cf", "#1b7837", "#762a83")
 
 
 def write(asked: Asked, found: dict[str, Any], folder: Path, out: Path) -> None:
@@ -65,7 +65,7 @@ def sweep(subjects: dict[str, Any]) -> Figure:
         lines = {"eights recognised": "clean 8s recognised", "others with the square called 8": "others called 8"}
         for colour, (name, said) in zip(COLOURS, lines.items(), strict=False):
             _points(upper, [one["learned"][name] for one in here], greys, colour, said)
-        for colour, name in zip(COLOURS, here[0]["answers"]["others"], strict=True):
+        for colour, name in zip(COLOURS, here[0]["answers"]["others"], strict=False):
             _points(lower, [one["answers"]["others"][name]["share"] for one in here], greys, colour, name)
         lower.axhline(here[0]["chance"], color="0.5", lw=1, ls=":", label="chance")
         upper.set_title(f"{side} × {side} pixels of 28", fontsize=9)
@@ -85,7 +85,7 @@ def films(asked: Asked, folder: Path) -> Figure:
     """A column for each digit: G(z0) and CDeepEx's G(z_e), then what each method says, on G(z0)."""
     subject = asked["biased", "others"][0]
     columns = [column for group in ("others", "eights") for column in _columns(asked["biased", group], group, folder)]
-    names = ["G(z₀)", "CDeepEx\nG(zₑ)", *(entry.name.replace(", ", "\n") for entry in subject.rows[:DRAWN])]
+    names = ["G(z₀)", "CDeepEx\nG(zₑ)", *(entry.name.replace(", ", "\n") for entry in _drawn(subject))]
     figure = Figure(figsize=(0.9 + 0.92 * len(columns), 0.4 + 0.98 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for place, (title, start, end, maps) in enumerate(columns):
@@ -101,13 +101,18 @@ def films(asked: Asked, folder: Path) -> Figure:
     return figure
 
 
+def _drawn(subject: Subject) -> list[Entry]:
+    """All methods but the control."""
+    return [entry for entry in subject.rows if entry.name != "random map"]
+
+
 def _columns(
     asked: tuple[Subject, Questions], group: str, folder: Path
 ) -> list[tuple[str, Tensor, Tensor, list[Tensor]]]:
     """A title, G(z0), G(z_e) and the map of each method, for some digits that all methods were asked about."""
     subject, questions = asked
     count, home = len(questions.digits), folder / subject.name / group
-    known = [joined([path for path, _, _ in entry.paths(count, home)]) for entry in subject.rows[:DRAWN]]
+    known = [joined([path for path, _, _ in entry.paths(count, home)]) for entry in _drawn(subject)]
     shared = min(len(found["relevance"]) for found in known)
     classes = questions.pair[:shared, 0].tolist()
     rows = list(range(EIGHTS)) if group == "eights" else [classes.index(one) for one in sorted(set(classes))]

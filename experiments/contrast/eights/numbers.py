@@ -59,6 +59,21 @@ def merits(found: Found, bias: Bias) -> dict[str, Tensor]:
     }
 
 
+def closed(subject: Subject, questions: Questions, found: Found) -> dict[str, Tensor]:
+    """The share of s_t − s_8 that ΔI takes away (n,), from 0 to 1: its part in the square alone, and the rest."""
+    count = len(found["relevance"])
+    x, pair = questions.digits[:count], questions.pair[:count]
+    inside = found["relevance"].clone().zero_()
+    subject.bias.corner(inside).copy_(subject.bias.corner(found["relevance"]))
+
+    def gap(digits: Tensor) -> Tensor:
+        scores = scores_of(subject.model, digits).gather(1, pair).double()
+        return scores[:, 0] - scores[:, 1]
+
+    parts = {"closed by the square": inside, "closed by the rest": found["relevance"] - inside}
+    return {name: (1 - gap(x - part.nan_to_num(0)) / gap(x)).clamp(0, 1) for name, part in parts.items()}
+
+
 def answers(subject: Subject, group: str, questions: Questions, folder: Path) -> dict[str, Any]:
     """A row for each method: means and intervals over all digits, and the failures one by one."""
     rows = {}
@@ -66,7 +81,9 @@ def answers(subject: Subject, group: str, questions: Questions, folder: Path) ->
         found = joined([path for path, _, _ in entry.paths(len(questions.digits), folder / subject.name / group)])
         each = merits(found, subject.bias)
         failed = each["share where found"].isnan()
-        if "latents" not in found:
+        if "latents" in found:
+            each |= closed(subject, questions, found)
+        else:
             del each["added"]
         rows[entry.name] = {
             "digits": len(failed),

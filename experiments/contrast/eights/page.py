@@ -22,6 +22,8 @@ ASKED = {
     ("classifier alone biased", "others"): "biased classifier, plain latent model",
 }
 SWEPT = "sweep "
+SHARES = ("share", "share where found", "first")
+DRAWN = ("added", "closed by the square", "closed by the rest")
 
 Numbers = dict[str, Any]
 
@@ -43,6 +45,10 @@ def tables(found: Numbers) -> str:
             f"{found['subjects']['biased']['chance']:.3f}, the square's share of the pixels.",
             shares(found),
             picture("shares", "The share of |ΔI| in the square for each method, biased and control"),
+            "## What the square does",
+            "Of the answers that are drawn: what is added in the square, as a multiple of its grey; and how much of "
+            "s_t − s_8 is closed, from 0 to 1, if the digit is changed in the square alone, or everywhere else alone.",
+            effects(found),
             "## How the share depends on the square",
             sweep(found),
             picture("sweep", "What the classifiers have learned, and the share in the square, for each grey and size"),
@@ -74,9 +80,20 @@ def shares(found: Numbers) -> str:
     rows = []
     for (subject, group), said in ASKED.items():
         for name, one in found["subjects"][subject]["answers"][group].items():
-            rows.append((said, name, one["digits"], one["failed"], *_cells(one), f"{one['seconds']:.2f}"))
+            rows.append((said, name, one["digits"], one["failed"], *_cells(one, SHARES), f"{one['seconds']:.2f}"))
     head = ("Asked", "Method", "Digits", "Failed", "Share in the square", "Where found", "Square first")
-    return table((*head, "Grey added / grey", "Seconds"), rows)
+    return table((*head, "Seconds"), rows)
+
+
+def effects(found: Numbers) -> str:
+    """A row for each method that draws: what it adds in the square, and how much of the gap that and the rest close."""
+    rows = []
+    for (subject, group), said in ASKED.items():
+        for name, one in found["subjects"][subject]["answers"][group].items():
+            if "added" in one:
+                rows.append((said, name, one["digits"], *_cells(one, DRAWN)))
+    head = ("Asked", "Method", "Digits", "Grey added / grey")
+    return table((*head, "Gap closed by the square alone", "By the rest alone"), rows)
 
 
 def sweep(found: Numbers) -> str:
@@ -112,6 +129,5 @@ def picture(name: str, says: str) -> str:
     return f"![{says}](../figures/contrast_eights_{name}.webp)"
 
 
-def _cells(one: Numbers) -> list[str]:
-    names = ("share", "share where found", "first", "added")
-    return [interval(one[name][:3]) if name in one and None not in one[name] else "—" for name in names]
+def _cells(one: Numbers, names: tuple[str, ...]) -> list[str]:
+    return [interval(one[name][:3]) if None not in one[name] else "—" for name in names]

@@ -68,6 +68,11 @@ def main_classifier() -> whybox.Model:
     return nets.classifier_of(path, EPOCHS, lambda: _biased(MAIN))
 
 
+def main_latents() -> tuple[Latent, Latent]:
+    """A WGAN and a VAE of the digits with the main bias."""
+    return Latent.load(nets.HERE / "eights.latent"), Latent.load(nets.HERE / "eights-vae.latent")
+
+
 def brief(bias: Bias, folder: Path) -> whybox.Model:
     """A classifier of the sweep."""
 
@@ -81,7 +86,7 @@ def brief(bias: Bias, folder: Path) -> whybox.Model:
 def subjects(folder: Path) -> Iterator[Subject]:
     """The biased classifier, its controls, and those of the sweep; trained where they are not there."""
     biased, plain = main_classifier(), nets.classifier()
-    knows = _latent_rows(*(Latent.load(nets.HERE / f"{name}.latent") for name in ("eights", "eights-vae")))
+    knows = _latent_rows(*main_latents())
     knows_not = _latent_rows(WGAN, VAE)
     maps = (*_map_rows(), *_dear_rows(biased, _biased(MAIN)[0]))
     yield Subject("biased", MAIN, biased, (*knows, *maps), (("others", 1.0), ("eights", 0.5)))
@@ -94,10 +99,11 @@ def subjects(folder: Path) -> Iterator[Subject]:
 
 
 def swept(bias: Bias, model: whybox.Model) -> Subject:
-    """A classifier of the sweep, with the VAE of the main square repainted."""
-    known = Latent.load(nets.HERE / "eights-vae.latent")
-    latent = Latent.of(Repainted(known.generator, bias), known.size, encoder=known.encoder)
-    rows = (Entry("CDeepEx, VAE", whybox.CDeepEx(latent)), Entry("xGEM, boundary, VAE", whybox.XGEM(latent)))
+    """A classifier of the sweep, with the latent models of the main square repainted."""
+    wgan, vae = (
+        Latent.of(Repainted(known.generator, bias), known.size, encoder=known.encoder) for known in main_latents()
+    )
+    rows = tuple(entry for entry in _latent_rows(wgan, vae) if entry.share == 1)
     return Subject(f"sweep {bias.side}-{bias.grey:g}", bias, model, (*rows, *_map_rows()), (("others", 0.5),))
 
 
@@ -130,6 +136,7 @@ def _latent_rows(wgan: Latent, vae: Latent) -> tuple[Entry, ...]:
         Entry("CDeepEx", whybox.CDeepEx(wgan)),
         Entry("xGEM, boundary", whybox.XGEM(wgan)),
         Entry("xGEM, descent", whybox.XGEM(wgan, form="descent", weight=20.0), share=0.5),
+        Entry("CDeepEx, 12 starts", whybox.CDeepEx(wgan, starts=12), share=0.5),
         Entry("CDeepEx, VAE", whybox.CDeepEx(vae)),
         Entry("xGEM, boundary, VAE", whybox.XGEM(vae)),
     )
