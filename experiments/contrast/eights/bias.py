@@ -40,5 +40,6 @@ class Bias:
 
 
 MAIN = Bias()
+STRONGEST = Bias(grey=1.0)
 # What the paper leaves open: how grey, and six pixels of 28 or of 64.
 SWEEP = (*(Bias(grey, 6) for grey in (0.1, 0.25, 0.5, 1.0)), *(Bias(grey, 3) for grey in (0.25, 0.5, 1.0)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from experiments.common.kept import joined
-from experiments.contrast.eights.page import SWEPT
+from experiments.contrast.eights.page import SWEPT, common
 from experiments.contrast.eights.subjects import Questions, Subject
 from experiments.contrast.entries import Entry
 from experiments.contrast.figures import ink, lay
@@ -25,7 +25,7 @@ SHOWN = {
     ("biased", "eights"): ("biased, clean 8s", "#ef8a62"),
     ("plain", "others"): ("control, not biased", "#4d4d4d"),
 }
-COLOURS = ("#b2182b", "#2166ac", "#ef8a62", "#67a9cf", "#1b7837", "#762a83")
+COLOURS = ("#b2182b", "#2166ac", "#1b7837", "#762a83")
 
 
 def write(asked: Asked, found: dict[str, Any], folder: Path, out: Path) -> None:
@@ -55,7 +55,8 @@ def shares(subjects: dict[str, Any]) -> Figure:
 
 def sweep(subjects: dict[str, Any]) -> Figure:
     """For each size of the square: what the classifiers learned, and the shares, against its grey."""
-    some = [one for name, one in subjects.items() if name.startswith(SWEPT)]
+    swept = {name: one for name, one in subjects.items() if name.startswith(SWEPT)}
+    some, methods = list(swept.values()), common(swept)
     sides = sorted({one["learned"]["side"] for one in some}, reverse=True)
     figure = Figure(figsize=(7.6, 5.2), layout="constrained")
     axes = figure.subplots(2, len(sides), sharey="row", sharex=True, squeeze=False)
@@ -65,7 +66,7 @@ def sweep(subjects: dict[str, Any]) -> Figure:
         lines = {"eights recognised": "clean 8s recognised", "others with the square called 8": "others called 8"}
         for colour, (name, said) in zip(COLOURS, lines.items(), strict=False):
             _points(upper, [one["learned"][name] for one in here], greys, colour, said)
-        for colour, name in zip(COLOURS, here[0]["answers"]["others"], strict=False):
+        for colour, name in zip(COLOURS, methods, strict=False):
             _points(lower, [one["answers"]["others"][name]["share"] for one in here], greys, colour, name)
         lower.axhline(here[0]["chance"], color="0.5", lw=1, ls=":", label="chance")
         upper.set_title(f"{side} × {side} pixels of 28", fontsize=9)
@@ -85,7 +86,11 @@ def films(asked: Asked, folder: Path) -> Figure:
     """A column for each digit: G(z0) and CDeepEx's G(z_e), then what each method says, on G(z0)."""
     subject = asked["biased", "others"][0]
     columns = [column for group in ("others", "eights") for column in _columns(asked["biased", group], group, folder)]
-    names = ["G(z₀)", "CDeepEx\nG(zₑ)", *(entry.name.replace(", ", "\n") for entry in _drawn(subject))]
+    names = [
+        "G(z₀)",
+        "CDeepEx\nG(zₑ)",
+        *(entry.name.replace(", ", "\n").replace(" of ", " of\n") for entry in _drawn(subject)),
+    ]
     figure = Figure(figsize=(0.9 + 0.92 * len(columns), 0.4 + 0.98 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for place, (title, start, end, maps) in enumerate(columns):

@@ -20,6 +20,7 @@ ASKED = {
     ("plain", "others"): "control: plain classifier and latent model",
     ("latent model alone biased", "others"): "plain classifier, biased latent model",
     ("classifier alone biased", "others"): "biased classifier, plain latent model",
+    ("sweep 6-1", "others"): "of the sweep: a white square",
 }
 SWEPT = "sweep "
 SHARES = ("share", "share where found", "first")
@@ -99,15 +100,22 @@ def effects(found: Numbers) -> str:
 def sweep(found: Numbers) -> str:
     """A row for each classifier of the sweep, a column for each method."""
     some = {name: one for name, one in found["subjects"].items() if name.startswith(SWEPT)}
-    methods = list(next(iter(some.values()))["answers"]["others"])
+    methods = common(some)
     rows = []
     for one in some.values():
         answers, known = one["answers"]["others"], one["learned"]
-        cells = (f"{interval(answers[m]['share'][:3])}, {answers[m]['failed']} failed" for m in methods)
+        cells = (interval(answers[name]["share"][:3]) for name in methods)
         counted = answers[methods[0]]["digits"]
+        failed = sum(answers[name]["failed"] for name in methods)
         called = f"{known['others with the square called 8'][0]:.3f}"
-        rows.append((f"{known['grey']:g}", known["side"], called, counted, f"{one['chance']:.3f}", *cells))
-    return table(("Grey", "Pixels of 28", "Others called 8", "Digits", "Chance", *methods), rows)
+        rows.append((f"{known['grey']:g}", known["side"], called, counted, f"{one['chance']:.3f}", *cells, failed))
+    return table(("Grey", "Pixels of 28", "Others called 8", "Digits", "Chance", *methods, "Failed in all"), rows)
+
+
+def common(subjects: Numbers) -> list[str]:
+    """The methods that all of these were explained by."""
+    asked = [one["answers"]["others"] for one in subjects.values()]
+    return [name for name in asked[0] if all(name in answers for answers in asked)]
 
 
 def failures(found: Numbers) -> str:

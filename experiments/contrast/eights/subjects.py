@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from experiments.common.data import SEED, chosen, digest
 from experiments.contrast import nets
-from experiments.contrast.eights.bias import EIGHT, MAIN, SWEEP, Bias
+from experiments.contrast.eights.bias import EIGHT, MAIN, STRONGEST, SWEEP, Bias
 from experiments.contrast.entries import VAE, WGAN, Entry
 from torch import Tensor, nn
 
@@ -99,11 +99,12 @@ def subjects(folder: Path) -> Iterator[Subject]:
 
 
 def swept(bias: Bias, model: whybox.Model) -> Subject:
-    """A classifier of the sweep, with the latent models of the main square repainted."""
+    """A classifier of the sweep, with the VAE of the main square repainted; the WGAN too for the strongest bias."""
     wgan, vae = (
         Latent.of(Repainted(known.generator, bias), known.size, encoder=known.encoder) for known in main_latents()
     )
-    rows = tuple(entry for entry in _latent_rows(wgan, vae) if entry.share == 1)
+    rows = [entry for entry in _latent_rows(wgan, vae) if entry.share == 1]
+    rows = [entry for entry in rows if bias == STRONGEST or entry.name.endswith("VAE")]
     return Subject(f"sweep {bias.side}-{bias.grey:g}", bias, model, (*rows, *_map_rows()), (("others", 0.5),))
 
 
