@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.common.data import digest
 from experiments.contrast import nets
 from experiments.contrast.eights import figures, page
 from experiments.contrast.eights.measure import measure
 from experiments.contrast.eights.numbers import answers, learned, scores_of
 from experiments.contrast.eights.subjects import Questions, Subject, subjects
+from torch import Tensor
 
 import whybox
 
@@ -28,12 +30,16 @@ def run(count: int, folder: Path, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     digits, labels = nets.mnist("test")
     found: dict[str, Any] = {"versions": {"whybox": whybox.__version__, "torch": torch.__version__}, "subjects": {}}
+    taken: dict[str, tuple[Tensor, dict[str, Any]]] = {}  # each classifier takes the test set once
     asked: dict[tuple[str, str], tuple[Subject, Questions]] = {}
     for subject in subjects(folder):
-        scores = scores_of(subject.model, digits)
+        if (weights := digest(subject.model)) not in taken:
+            scores = scores_of(subject.model, digits)
+            taken[weights] = scores, learned(subject.model, subject.bias, scores, digits, labels)
+        scores, known = taken[weights]
         one = found["subjects"][subject.name] = {
             "chance": round(subject.bias.chance, 5),
-            "learned": learned(subject.model, subject.bias, scores, digits, labels),
+            "learned": known,
             "answers": {},
         }
         for group, share in subject.groups:
