@@ -135,6 +135,7 @@ def planted(package: ModuleType) -> dict[str, Any]:
     """Numbers as they are written, all alike but for one failure of CDeepEx."""
     value = [0.5, 0.4, 0.6, 9]
     row: dict[str, Any] = {"digits": 9, "failed": 0, "share": value, "share where found": value, "first": value}
+    row["less the first"] = [-0.5, -0.6, -0.4, 9]
     row |= {"seconds": 0.1, "failures": []}
     failure = {"digit": 77, "class": 3, "status": "not found"}
     drawn = {**row, **dict.fromkeys(package.page.DRAWN, value), "failed": 1, "failures": [failure]}
@@ -158,8 +159,14 @@ def test_tables_and_figures_are_made_from_the_numbers(package: ModuleType) -> No
     known = planted(package)
     text = package.page.tables(known)
     cell = "0.500 [0.400, 0.600]"
-    assert f"| the same, clean 8s | CDeepEx | 9 | 1 | {cell} | {cell} | {cell} | 0.10 |" in text
-    assert f"| the same, clean 8s | random map | 9 | 0 | {cell} | {cell} | {cell} | 0.10 |" in text
+    assert (
+        f"| the same, clean 8s | CDeepEx | 9 | 1 | {cell} | {cell} | {cell} | *−0.500* [−0.600, −0.400] | 0.10 |"
+        in text
+    )
+    assert (
+        f"| the same, clean 8s | random map | 9 | 0 | {cell} | {cell} | {cell} | *−0.500* [−0.600, −0.400] | 0.10 |"
+        in text
+    )
     assert f"| the same, clean 8s | CDeepEx | 9 | {cell} | {cell} | {cell} |" in text
     assert f"| 1 | 3 | 0.500 | 9 | 0.046 | {cell} | {cell} | 1 |" in text
     assert "of the sweep: a white square | CDeepEx |" in text

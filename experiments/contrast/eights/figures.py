@@ -49,7 +49,7 @@ def shares(subjects: dict[str, Any]) -> Figure:
     ax.invert_yaxis()
     ax.set_xlim(0)
     ax.set_xlabel("share of |ΔI| or |R| in the square", fontsize=9)
-    ax.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 

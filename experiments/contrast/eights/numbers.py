@@ -75,12 +75,15 @@ def closed(subject: Subject, questions: Questions, found: Found) -> dict[str, Te
 
 
 def answers(subject: Subject, group: str, questions: Questions, folder: Path) -> dict[str, Any]:
-    """A row for each method: means and intervals over all digits, and the failures one by one."""
-    rows = {}
+    """A row for each method: means and intervals over all digits, less the first method's, and each failure."""
+    rows: dict[str, Any] = {}
+    first = torch.empty(0)
     for entry in subject.rows:
         found = joined([path for path, _, _ in entry.paths(len(questions.digits), folder / subject.name / group)])
         each = merits(found, subject.bias)
         failed = each["share where found"].isnan()
+        first = first if rows else each["share"]
+        each["less the first"] = each["share"] - first[: len(failed)]
         if "latents" in found:
             each |= closed(subject, questions, found)
         else:
