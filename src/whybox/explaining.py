@@ -127,7 +127,7 @@ def _of_weights(
     )
     try:
         destroyed = _of_random_weights(model, inputs, method, target, options)
-        likeness = _likeness(first, destroyed, picture != PADDING if picture.ndim == 2 else None)
+        likeness = _likeness(first, destroyed, None if picture.is_floating_point() else picture != PADDING)
         if bool(_is_blank(destroyed).any()):
             says = f"{says} However its weights are shuffled, the copy's own map is the same everywhere."
     except WhyboxError as error:  # the answer itself stands; say why this check does not
