@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.sections.accuracy import integrated, shapley
+from benchmarks.sections.attention import attention
 from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
@@ -60,6 +61,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "memory": memory,
     "speed": speed,
     "backprop": backprop,
+    "attention": attention,
     "perturbation": perturbation,
     "masks": masks,
     "evaluation": evaluation,
