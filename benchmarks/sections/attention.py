@@ -16,8 +16,9 @@ def attention(results: dict[str, Any], settings: dict[str, Any]) -> str:
         body.append((f"{name}, {settings['subjects'][name]}", *figures, met(fits)))
     return f"""## LRP on transformers
 
-The composite attn_lrp, one forward and backward pass with torch's fused kernel for attention, as a ratio to one forward
-pass and input gradient in plain PyTorch (goal: {settings["goal"]}), and what comes on top of the loaded model in a fresh
-process, as a ratio to what the gradient adds (goal: {settings["memory goal"]}). Weights: {settings["weights"]}.
+The composite attn_lrp, one forward and backward pass with torch's fused kernel for attention, as a ratio to one
+forward pass and input gradient in plain PyTorch (goal: {settings["goal"]}), and what comes on top of the loaded model
+in a fresh process, as a ratio to what the gradient adds (goal: {settings["memory goal"]}). Weights:
+{settings["weights"]}.
 
 {rows(("", "processor", "wall", "memory", "met"), body)}"""
