@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.sections.accuracy import integrated, shapley
 from benchmarks.sections.contrasting import contrast
+from benchmarks.sections.attention import attention
 from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
@@ -62,6 +63,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "speed": speed,
     "backprop": backprop,
     "recurrence": recurrence,
+    "attention": attention,
     "perturbation": perturbation,
     "masks": masks,
     "contrast": contrast,

@@ -25,10 +25,10 @@ OUT = ROOT / "docs/experiments"
 def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The experiment's package, with its modules."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from experiments.contrast.eights import bias, command, figures, measure, numbers, page, subjects
+    from experiments.contrast.eights import bias, experiment, figures, measure, numbers, page, subjects
 
     yield sys.modules["experiments.contrast.eights"]
-    del bias, command, figures, measure, numbers, page, subjects
+    del bias, experiment, figures, measure, numbers, page, subjects
 
 
 class Corner(nn.Module):
