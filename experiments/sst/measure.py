@@ -1,6 +1,7 @@
 """What is measured: the signs of words whose sign is known, and the answer while words are deleted."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import whybox
 from whybox.core.reference import Constant
 from whybox.core.regions import Along
 from whybox.core.start import started
-from whybox.evaluation.bootstrap import intervals
+from whybox.evaluation.bootstrap import Interval, intervals
 from whybox.evaluation.case import Samples
 from whybox.evaluation.controls import RandomMap
 from whybox.evaluation.metric import case
@@ -89,8 +90,13 @@ def explained(model: whybox.Model, vocabulary: Vocabulary, words: list[list[str]
     return found
 
 
+def spread(found: Interval) -> list[float]:
+    """[mean, low, high], the mean alone where there are too few sentences for an interval."""
+    return [found.mean] if math.isnan(found.low) else [found.mean, found.low, found.high]
+
+
 def signs(maps: dict[str, list[list[float]]], words: list[list[str]]) -> dict[str, Any]:
-    """For each group of words the share with the right sign, [mean, low, high], and how many there are.
+    """For each group of words the share with the right sign, as `spread` has it, and how many there are.
 
     The mean is over sentences, of which the intervals are resamples.
     """
@@ -105,7 +111,7 @@ def signs(maps: dict[str, list[list[float]]], words: list[list[str]]) -> dict[st
         pairs = numpy.array(
             [[numpy.mean([maps["LRP ε"][r][i] * maps["occlusion"][r][i] > 0 for i in places[r]]) for r in rows]]
         )
-        values = [[one.mean, one.low, one.high] for one in intervals(numpy.concatenate([shares, pairs]))]
+        values = [spread(one) for one in intervals(numpy.concatenate([shares, pairs]))]
         found[group] = {
             "words": sum(map(len, places)),
             "sentences": len(rows),
@@ -148,7 +154,7 @@ def deletion(
     each = {name: torch.cat(parts).double().numpy() for name, parts in falls.items()}
     behind = {name: each["LRP ε"] - values for name, values in each.items()}
     table = intervals(numpy.stack([*each.values(), *behind.values()]))
-    means = [[one.mean, one.low, one.high] for one in table]
+    means = list(map(spread, table))
     return {
         "sentences": len(each["LRP ε"]),
         "fall": dict(zip(each, means, strict=False)),

@@ -39,8 +39,8 @@ def tables(found: dict[str, Any]) -> str:
     for name, one in found.items():
         maps = list(next(iter(one["signs"].values()))["right"])
         rows = [
-            (group, f"{cell['words']} in {cell['sentences']}", *(interval(cell["right"][m]) for m in maps),
-             interval(cell["LRP agrees with occlusion"]))
+            (group, f"{cell['words']} in {cell['sentences']}", *(_share(cell["right"][m]) for m in maps),
+             _share(cell["LRP agrees with occlusion"]))
             for group, cell in one["signs"].items()
         ]  # fmt: skip
         head = ("", "Words in sentences", *maps, "LRP's sign is occlusion's")
@@ -58,6 +58,10 @@ def tables(found: dict[str, Any]) -> str:
     head = ("Net", "Words ordered by", "Fall of the probability", "LRP less it", f"Still right without {LONGEST}")
     parts.append(f"### Deletion of words (sentences: {counts})\n\n{table(head, rows)}")
     return "\n\n".join(parts)
+
+
+def _share(value: list[float]) -> str:
+    return interval(value) if len(value) > 1 else f"{value[0]:.3f}"
 
 
 def negated(found: dict[str, Any]) -> str:
@@ -88,7 +92,7 @@ def curves(found: dict[str, Any]) -> Figure:
 def coloured(nets: dict[str, whybox.Model], vocabulary: Vocabulary) -> Figure:
     """Our own sentences, each word on the colour of its relevance: red for, blue against."""
     sentences = [one.split() for one in OWN]
-    drawn = Figure(figsize=(9.5, 0.36 * len(OWN) * len(nets) + 0.9), layout="constrained")
+    drawn = Figure(figsize=(5.6, 0.32 * len(OWN) * len(nets) + 0.9), layout="constrained")
     for ax, (name, net) in zip(drawn.subplots(len(nets), 1), nets.items(), strict=True):
         maps = explained(net, vocabulary, sentences)["LRP ε"]
         for row, (words, values) in enumerate(zip(sentences, maps, strict=True)):
