@@ -11,6 +11,7 @@ from benchmarks.sections.contrasting import contrast
 from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
+from benchmarks.sections.lifting import deep_lift
 from benchmarks.sections.lrp import backprop
 from benchmarks.sections.masks import masks
 
@@ -61,6 +62,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "memory": memory,
     "speed": speed,
     "backprop": backprop,
+    "deep_lift": deep_lift,
     "perturbation": perturbation,
     "masks": masks,
     "contrast": contrast,
