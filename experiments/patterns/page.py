@@ -58,9 +58,9 @@ def qualities(known: Numbers) -> str:
     for layer, values in known["quality MNIST"].items():
         array = numpy.array([values[estimator] for estimator in quality.ESTIMATORS])
         cells = [interval([i.mean, i.low, i.high]) for i in intervals(array)]
-        difference = intervals(array[3:] - array[1:2])[0]
+        difference = intervals(array[3:] - array[2:3])[0]
         rows.append((layer, array.shape[1], *cells, marked([difference.mean, difference.low, difference.high])))
-    return table(("Layer", "Neurons", *quality.ESTIMATORS, "a₊ less w"), rows)
+    return table(("Layer", "Neurons", *quality.ESTIMATORS, "less linear a"), rows)
 
 
 def figure(known: Numbers) -> Figure:

@@ -17,8 +17,16 @@ def test_only_the_pattern_leaves_nothing_that_tells_of_the_answer() -> None:
     y, noise, other = torch.randn(3, 4000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = y * torch.tensor([1.0, 0, 0]) + noise * torch.tensor([1.0, 1, 0]) + other * torch.tensor([0, 0, 1.0])
     w = torch.tensor([1.0, -1.0, 0.0]).double()
-    found = [quality.rho(x[:2000], x[2000:], w, torch.tensor(a).double()) for a in ((1.0, 0, 0), (0.5, -0.5, 0))]
+
+    def rho(*a: float) -> float:
+        left = x - (x @ w)[:, None] * torch.tensor(a).double()
+        return quality.rho((x[:2000] @ w, left[:2000]), (x[2000:] @ w, left[2000:]))
+
+    found = [rho(1.0, 0.0, 0.0), rho(0.5, -0.5, 0.0)]
     assert found[0] > 0.95
+    above, below = (quality.side(x, w, y[:, 0] * sign > 0) for sign in (1, -1))
+    for one in (above, below):
+        assert (one - torch.tensor([1.0, 0, 0])).abs().max() < 0.1
     # Left is (½, ½) (y + 2ε): its correlation with y is 1 / √5.
     assert found[1] == pytest.approx(1 - 1 / math.sqrt(5), abs=0.05)
 
