@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import Bag, word_pieces
 from torch import nn
 
 import whybox
-from small_models import Bag, word_pieces
 from whybox import report
 from whybox.plot.words import contrast
 
