@@ -16,8 +16,8 @@ _SIGNS = {True: "⁺", False: "⁻"}
 _STEP = 0.25
 # Of each of the three colours of terminals that know 256, as xterm defines them.
 _LEVELS = (0, 95, 135, 175, 215, 255)
-# Below the first share of the full colour the letters are coloured and not their ground, in a shade of the second share,
-# which can be read on black and on white.
+# Below the first share of the full colour the letters are coloured and not their ground: in the shade of the second
+# share, which can be read on black and on white.
 _WEAK, _MIDDLE = 1 / 3, 0.8
 
 
