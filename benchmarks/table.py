@@ -11,7 +11,7 @@ from benchmarks.sections.contrasting import contrast
 from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
-from benchmarks.sections.lrp import backprop
+from benchmarks.sections.lrp import backprop, recurrence
 from benchmarks.sections.masks import masks
 
 PAGE = ROOT / "docs/benchmarks.md"
@@ -61,6 +61,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "memory": memory,
     "speed": speed,
     "backprop": backprop,
+    "recurrence": recurrence,
     "perturbation": perturbation,
     "masks": masks,
     "contrast": contrast,

@@ -68,7 +68,11 @@ def as_pattern(text: str) -> str:
 
 def missing(block: Block) -> list[str]:
     """The optional packages that a block imports and that are not here."""
-    return [name for name in _IMPORT.findall(block.text) if name in ("captum", "zennit", "tokenizers", "transformers") and find_spec(name) is None]
+    return [
+        name
+        for name in _IMPORT.findall(block.text)
+        if name in ("captum", "zennit", "tokenizers", "transformers") and find_spec(name) is None
+    ]
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ early exit. ‖z − z0‖ is compared on the images for which both have found a
 its evaluations, forwards and backwards, at no larger a distance (by the median).
 
 {rows(("", "evaluations, of the plain one's", "distance over its: median", "largest", "farther for", "met"), against)}
-Seconds, in the same round; goal: faster, as the paper claims of PDA and LIME.
+Seconds, in the same round; goal: faster, as the paper claims of PDA and LIME. Where no start settles, a search goes on in
+rounds of the augmented Lagrangian, for few digits at a time, which is slow for its evaluations.
 
 {rows(("", "processor", "wall", "met"), faster)}"""
 

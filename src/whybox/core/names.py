@@ -13,6 +13,7 @@ METHODS = {
     "grad_cam": "whybox.attribution.cam:GradCAM",
     "lrp": "whybox.attribution.backprop.lrp:LRP",
     "deep_taylor": "whybox.attribution.backprop.deep_taylor:DeepTaylor",
+    "deep_lift": "whybox.attribution.backprop.deep_lift:DeepLIFT",
     "guided_backprop": "whybox.attribution.backprop.gated:GuidedBackprop",
     "deconvnet": "whybox.attribution.backprop.gated:DeconvNet",
     "salinet": "whybox.attribution.backprop.gated:SaliNet",

@@ -271,6 +271,11 @@ class Dense:
 
         return self.keep(Value(data, back))
 
+    def shifted(self, x: Value, shift: float) -> Value:
+        """A constant added inside the model takes its share."""
+        data = x.data + shift
+        return self.keep(Value(data, lambda r: [(x, x.a / data.reshape(-1).numpy() * r)]))
+
     def sum(self, *xs: Value, signs: tuple[int, ...] = (1, 1)) -> Value:
         """Branches share in proportion to their parts; broadcast ones gather theirs."""
         parts = torch.broadcast_tensors(*(sign * x.data for x, sign in zip(xs, signs, strict=True)))

@@ -246,7 +246,7 @@ between(
 between(
     "plus a constant",
     lambda n, h: n.b(h) + 0.5,
-    lambda d, n, h: constant(d, d.linear(n.b, h), 0.5),
+    lambda d, n, h: d.shifted(d.linear(n.b, h), 0.5),
     48,
     conserves=False,
 )
@@ -358,12 +358,6 @@ between(
     48,
     piecewise=False,
 )
-
-
-def constant(d: Dense, x: Value, shift: float) -> Value:
-    """A constant added inside the model takes its share."""
-    data = x.data + shift
-    return d.keep(Value(data, lambda r: [(x, x.a / data.reshape(-1).numpy() * r)]))
 
 
 @toy("linear twice", (6,))
@@ -617,14 +611,14 @@ def attention(d: Dense, q: Value, k: Value, v: Value, mask: Tensor | None = None
 
 
 def attentive(name: str, run_f: Callable[..., Tensor], steps_f: Callable[..., Value], **parts: Any) -> None:
-    """Something between a layer on each of three tokens, with parts q, k, v at hand, and a dense layer."""
+    """A layer on each of three tokens, ReLU, then something with parts q, k, v at hand, then a dense layer."""
 
     def make(bias: bool) -> tuple:
         def run(n: Net, x: Tensor) -> Tensor:
-            return n.out(run_f(n, n.a(x)).flatten(1))
+            return n.out(run_f(n, n.a(x).relu()).flatten(1))
 
         def steps(d: Dense, n: Net, x: Value) -> Value:
-            return head(d, n, steps_f(d, n, d.linear(n.a, x)))
+            return head(d, n, steps_f(d, n, d.relu(d.linear(n.a, x))))
 
         layers = {name: nn.Linear(WIDTH, WIDTH, bias=bias) for name in "aqkv"}
         more = {name: part(bias) for name, part in parts.items()}

@@ -30,14 +30,16 @@ class LRP(Method):
 
     What an input's share is says the composite's rule for the operation; sums, products, pooling, normalisation and
     shape operations have rules of their own, so residual, concatenated, gated and reused parts are right without any
-    preparation, and what has no rule is refused by name. Signed, in the shape of the input. The score is the sum of
+    preparation, and what has no rule is refused by name. In recurrent nets the gates get nothing, and a cell shares
+    among what it keeps and what is new (Arras et al. 2017). Signed, in the shape of the input. The score is the sum of
     the relevance and of what biases, stabilisers and constants absorb, which `trace` and `whybox.explain` report.
     With the ε rule alone and ε = 0 it equals input × gradient on a piecewise-linear net.
     Cost: one forward and one backward pass with the ε rule, up to about twice that with the others.
     Limits: scripted or compiled parts are refused. Softmax does not conserve: its offset is reported as absorbed.
     Relevance is about this decomposition: composites differ, and none of them is an intervention. LRP is described in a
     patent (Fraunhofer, TU Berlin): who sells it should take advice.
-    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140.
+    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140; for attention
+    Achtibat et al. 2024, arXiv 2402.05602; for recurrence Arras, Montavon, Müller & Samek 2017, arXiv 1706.07206.
 
     Args:
         composite: a name ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1",

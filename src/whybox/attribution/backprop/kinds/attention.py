@@ -17,7 +17,7 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 @handles(F.scaled_dot_product_attention)
-def attention(engine: Engine, function: Any, args: Any, kwargs: Any) -> Tensor:
+def attention(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """By torch's own kernel: half of the relevance goes to v; the scores hand on a quarter each to q and k.
 
     The other quarter is what softmax's rule lets pass to the scores and from there to either side. Where one of the
@@ -65,7 +65,7 @@ def _as_scores(masked: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @handles(F.multi_head_attention_forward)
-def multi_head_attention(engine: Engine, _function: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor | None]:
+def multi_head_attention(engine: Engine, _function: Any, args: Any, kwargs: Any) -> Any:
     """Its projections are dense layers, between which there is attention."""
     given = _MULTI_HEAD.bind(*args, **kwargs)
     given.apply_defaults()
@@ -79,7 +79,8 @@ def _multi_head(given: Any) -> tuple[Tensor, Tensor | None]:
     length, batch, width = query.shape
 
     def split(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (given.num_heads, -1)).permute(1, 2, 0, 3)
+        heads: Tensor = x.unflatten(-1, (given.num_heads, -1))
+        return heads.permute(1, 2, 0, 3)
 
     mask, causal = _mask(given, batch, query.dtype)
     if given.bias_k is not None:
