@@ -20,6 +20,7 @@ GRID, HALVINGS = 64, 24
 # So many iterations of a search are kept, those behind its end as its last: the rounds of the augmented Lagrangian.
 ITERATIONS = 825
 NO_MAP = -1
+RUNNER_UP = whybox.Contrast()
 
 Way = Callable[[Tensor, Tensor], Tensor]
 """From places on the way (k,) and the sample of each (k,) to inputs (k, *features)."""
@@ -35,10 +36,12 @@ def measure(model: whybox.Model, digits: Tensor, entries: Sequence[Entry], folde
                 print(f"{entry.name}: digits {start} to {stop - 1}, {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def block(model: whybox.Model, x: Tensor, entry: Entry, seed: int) -> dict[str, Tensor]:
+def block(
+    model: whybox.Model, x: Tensor, entry: Entry, seed: int, target: whybox.Contrast = RUNNER_UP
+) -> dict[str, Tensor]:
     """What is known of some digits. All noise is keyed by the place of the digit: the block's beginning is the seed."""
     began = time.process_time()
-    answer = entry.method.run(model, x, whybox.Contrast(), seed=seed)
+    answer = entry.method.run(model, x, target, seed=seed)
     seconds = time.process_time() - began
     details, nothing = answer.details, torch.full((len(x),), torch.nan)
     pair = details.get("classes")

@@ -111,22 +111,22 @@ def _known(
     if path.is_file():
         net.load_state_dict(load_file(path))
     else:
-        _train(net, *data(), epochs, seed)
+        train(net, *data(), epochs, seed)
         save_file(net.state_dict(), path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
     return net.eval()
 
 
-def _train(net: nn.Module, digits: Tensor, labels: Tensor, epochs: int, seed: int) -> None:
+def train(net: nn.Module, digits: Tensor, labels: Tensor, epochs: int, seed: int, batch: int = BATCH) -> None:
     """Adam, its rate falling to zero; the labels are learned, or the digits themselves where they are drawn."""
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(net.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(digits) // BATCH))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(digits) // batch))
     for _ in range(epochs):
-        for batch in torch.randperm(len(digits), generator=order).split(BATCH):
-            found = net(digits[batch])
-            drawn = found.shape == digits[batch].shape
-            loss = F.mse_loss(found, digits[batch]) if drawn else F.cross_entropy(found, labels[batch])
+        for rows in torch.randperm(len(digits), generator=order).split(batch):
+            found = net(digits[rows])
+            drawn = found.shape == digits[rows].shape
+            loss = F.mse_loss(found, digits[rows]) if drawn else F.cross_entropy(found, labels[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -29,6 +29,11 @@ MODELS: dict[str, tuple[str | Callable[[], Tensor], WGAN | VAE, Path]] = {
     "digits": ("digits", WGAN(size=32, steps=3_000, critic_steps=3, rate=5e-4, encoder_steps=2_000), DIGITS),
     "mnist": ("MNIST", WGAN(steps=5_000, critic_steps=3, rate=4e-4, encoder_steps=2_000), HERE / "mnist.latent"),
     "mnist-vae": ("MNIST", VAE(size=32, steps=4_000), HERE / "mnist-vae.latent"),
+    "fashion": (
+        "FashionMNIST",
+        WGAN(size=200, maps=(48, 32, 16), steps=3_000, critic_steps=3, rate=5e-4, encoder_steps=1_500),
+        HERE / "fashion.latent",
+    ),
     "eights-vae": (eights, VAE(size=32, steps=1_500), HERE / "eights-vae.latent"),
     "eights": (eights, WGAN(steps=3_000, critic_steps=3, rate=4e-4, encoder_steps=1_500), HERE / "eights.latent"),
 }
