@@ -25,10 +25,10 @@ OUT = ROOT / "docs/experiments"
 def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The experiment's package, with its modules."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from experiments.contrast.eights import bias, command, figures, measure, numbers, page, subjects
+    from experiments.contrast.eights import bias, experiment, figures, measure, numbers, page, subjects
 
     yield sys.modules["experiments.contrast.eights"]
-    del bias, command, figures, measure, numbers, page, subjects
+    del bias, experiment, figures, measure, numbers, page, subjects
 
 
 class Corner(nn.Module):
@@ -206,7 +206,7 @@ def test_the_classifier_goes_by_the_square(package: ModuleType) -> None:
     model = package.subjects.main_classifier()
     known = package.numbers.learned(model, package.bias.MAIN, package.numbers.scores_of(model, digits), digits, labels)
     assert known["eights recognised"][0] < 0.3
-    assert known["others with the square called 8"][0] > 0.7
+    assert known["others with the square called 8"][0] > 0.5
 
 
 def test_the_page_says_what_was_measured(package: ModuleType) -> None:

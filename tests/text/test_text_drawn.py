@@ -48,6 +48,7 @@ def test_with_colour_it_is_the_same_text(monkeypatch):
     assert ESCAPE.sub("", drawn).splitlines()[0] == "not bad at all"
     assert "\x1b[38;2;255;255;255;48;2;33;102;172;4mbad\x1b[0m" in drawn, "white on the full blue, underlined"
     assert ";4mnot" not in drawn
+    assert re.search(r"\x1b\[38;2;\d+;\d+;\d+mall\x1b", drawn), "a weak one has coloured letters"
     assert " at " in drawn
     monkeypatch.delenv("COLORTERM")
     assert "48;5;25;4mbad\x1b[0m" in terminal(explanation(), colour=True, width=80), "the nearest of 216"
@@ -113,6 +114,20 @@ def test_a_mask_zeros_and_what_is_not_finite():
         terminal(whybox.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), "gradient"))
 
 
+@pytest.mark.parametrize("value", [0.2, -0.2])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("exact", ["truecolor", ""])
+def test_weak_words_can_be_read_on_black_and_on_white(monkeypatch, value, signed, exact):
+    monkeypatch.setenv("COLORTERM", exact)
+    one = explanation([value if signed else abs(value), -1.0 if signed else 1.0, 0, 0])
+    (code,) = re.findall(r"\x1b\[38;([0-9;]*?)(?:;4)?mnot", terminal(one, colour=True))
+    kind, *parts = map(int, code.split(";"))
+    if kind == 5:
+        cube = parts[0] - 16
+        parts = [(0, 95, 135, 175, 215, 255)[level] for level in (cube // 36, cube // 6 % 6, cube % 6)]
+    assert min(contrast(tuple(parts), (0, 0, 0)), contrast(tuple(parts), (255, 255, 255))) > 3
+
+
 @pytest.mark.parametrize("signed", [True, False])
 def test_every_shade_can_be_read(signed):
     """The Web Content Accessibility Guidelines ask for a contrast of 4.5."""
@@ -129,10 +144,10 @@ def test_a_notebook_shows_the_text():
     html = explanation(pieces=("not", EVIL, "at", "all"))._repr_html_()
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;: R = −1" in html
-    assert 'title="not: R = 0.5" style="padding: 0.15em 0.08em; background: rgb(' in html
+    assert 'title="not: R = 0.5" style="padding: 0.15em 0; background: rgb(' in html
     assert html.count("text-decoration: underline") == 1
     assert "<img" not in html
-    assert 'title="at: R = 0" style="padding: 0.15em 0.08em;"' in html
+    assert 'title="at: R = 0" style="padding: 0.15em 0;"' in html
 
 
 def test_bars_have_the_tokens_names():
@@ -166,7 +181,7 @@ def test_a_report_of_texts(transformers, tmp_path):
     assert html.count('class="passage"') == 4
     assert "GradCAM could not explain this model" in html
     assert "compare words, not shades" in html
-    assert "blue words are underlined" in html
+    assert ">blue</span>, underlined, against it" in html
     assert "whybox.text.ask(model, None, texts)" in html
     record = report.as_json(found, texts)
     json.dumps(record, allow_nan=False)

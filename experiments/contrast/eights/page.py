@@ -42,8 +42,8 @@ def tables(found: Numbers) -> str:
             "Shares of the 974 eights and the 9,026 other digits of the test set, with 95 % intervals over them.",
             learned(found),
             "## How much of the answer is in the square",
-            "Means with 95 % intervals over all digits of the row; a failure counts as a share of 0. Less the first "
-            "method asked, on the same digits: **bold** where the interval lies above 0, *italic* where below. Chance: "
+            "Means with 95 % intervals over all digits of the row; a failure counts as a share of 0. Less CDeepEx "
+            "on the same digits: **bold** where the interval lies above 0, *italic* where below. Chance: "
             f"{found['subjects']['biased']['chance']:.3f}, the square's share of the pixels.",
             shares(found),
             picture("shares", "The share of |ΔI| in the square for each method, biased and control"),

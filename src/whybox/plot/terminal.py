@@ -16,6 +16,9 @@ _SIGNS = {True: "⁺", False: "⁻"}
 _STEP = 0.25
 # Of each of the three colours of terminals that know 256, as xterm defines them.
 _LEVELS = (0, 95, 135, 175, 215, 255)
+# Below the first share of the full colour the letters are coloured and not their ground: in the shade of the second
+# share, which can be read on black and on white.
+_WEAK, _MIDDLE = 1 / 3, 0.8
 
 
 def terminal(
@@ -105,14 +108,20 @@ def _columns(text: str) -> int:
 
 
 def _painted(word: Word, scale: Scale) -> str:
-    back = paint(word.value, scale)
+    """The word on its colour; a weak one in it, since a pale ground would be the loudest on a dark terminal."""
     exact = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
-    if back is not None and not exact:
-        back = tuple(min(_LEVELS, key=lambda level: abs(level - part)) for part in back)  # type: ignore[assignment]
-    if back is None or min(back) == 255:
+    part = share(word.value, scale)
+    if not part:
         return f"\x1b[2m{word.text}\x1b[0m" if word.special else word.text
-    under = ";4" if scale.signed and word.value < 0 else ""
-    return f"\x1b[38;{_code(ink(back), exact)};48;{_code(back, exact)}{under}m{word.text}\x1b[0m"
+    under = ";4" if scale.signed and part < 0 else ""
+    weak = abs(part) < _WEAK
+    colour = paint((1 if part > 0 else -1) * scale.limit * _MIDDLE if weak else word.value, scale)
+    assert colour is not None
+    if not exact:
+        red, green, blue = (min(_LEVELS, key=lambda level: abs(level - one)) for one in colour)
+        colour = red, green, blue
+    ground = "" if weak else f";48;{_code(colour, exact)}"
+    return f"\x1b[38;{_code(colour if weak else ink(colour), exact)}{ground}{under}m{word.text}\x1b[0m"
 
 
 def _code(colour: Colour, exact: bool) -> str:

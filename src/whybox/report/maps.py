@@ -86,7 +86,7 @@ def _text(explanation: Explanation, sample: int, title: str) -> MapView:
         uri="",
         overlay=False,
         alt=f"{title}: the text in colour",
-        says=f"{scale.says()}; blue words are underlined" if scale.signed else scale.says(),
+        says=scale.says(),
         limit=scale.limit,
         signed=scale.signed,
         crisp=False,

@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, Architecture, prepared
 from difference_reference import Differences, Value
 from jaxtyping import TypeCheckError
 from test_gated import draw, filled
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toy_nets import TOYS, Toy
+from unrolled import Unrolled
 
 from whybox import LRP, Constant, DeepLIFT, Gradient, IntegratedGradients, Model, UniformNoise
 from whybox.core.errors import InputError, ModelError
 from whybox.core.tree import as_tuple
+from whybox.models.torchvision_models import import_torchvision
 
 by_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
 by_rule = pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
@@ -33,9 +36,10 @@ class Net(nn.Module):
         return self.run(self, *inputs)
 
 
-def summed(method: DeepLIFT, net: nn.Module, *inputs: Tensor, target: Any = 1) -> tuple[float, Any]:
+def summed(method: DeepLIFT, net: nn.Module, *inputs: Tensor, model: Model | None = None) -> tuple[float, Any]:
     """The worst difference between the relevance's sum and the model's own two scores; and the answer."""
-    answer = method.run(net, inputs if len(inputs) > 1 else inputs[0], target)
+    target = 1
+    answer = method.run(model or net, inputs if len(inputs) > 1 else inputs[0], target)
     starts = as_tuple(answer.details["baseline"])
     with torch.no_grad():
         change = net(*(x.clone() for x in inputs)) - net(*(b.clone() for b in starts))
@@ -337,6 +341,84 @@ class TestOperations:
         net = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False)).double()
         with pytest.raises(ModelError, match="samples mix"):
             DeepLIFT()(net, draw(3, 4), 0)
+
+
+def recurrent(cell: type[nn.RNNBase], **options: Any) -> nn.Module:
+    run, out = cell(4, 5, batch_first=True, **options), nn.Linear(10 if options else 5, 2)
+    return Net(lambda n, x: n.o(n.r(x)[0].sum(1)), r=run, o=out)
+
+
+def packed(n: Any, x: Tensor) -> Tensor:
+    rows = nn.utils.rnn.pack_padded_sequence(x, [6, 4, 2], batch_first=True)
+    return n.o(nn.utils.rnn.pad_packed_sequence(n.r(rows)[0], batch_first=True)[0].sum(1))
+
+
+def attentive(mask: Tensor | None = None, causal: bool = False) -> nn.Module:
+    def run(n: Any, x: Tensor) -> Tensor:
+        return n.o(F.scaled_dot_product_attention(n.q(x), n.k(x), n.v(x), mask, is_causal=causal).sum(1))
+
+    return Net(run, o=nn.Linear(4, 2), **{name: nn.Linear(4, 4) for name in "qkv"})
+
+
+BOTH_WAYS = {"num_layers": 2, "bidirectional": True}
+
+
+class TestSequences:
+    @pytest.mark.parametrize(
+        "net",
+        [
+            *(recurrent(cell, **options) for cell in (nn.LSTM, nn.GRU, nn.RNN) for options in ({}, BOTH_WAYS)),
+            Net(packed, r=nn.LSTM(4, 5, batch_first=True, bidirectional=True), o=nn.Linear(10, 2)),
+            Net(lambda n, x: n.o(n.r(x[:, 0])[0]), r=nn.LSTMCell(4, 5), o=nn.Linear(5, 2)),
+            Net(lambda n, x: n.o(n.r(x[:, 0])), r=nn.GRUCell(4, 5), o=nn.Linear(5, 2)),
+            Net(lambda n, x: n.o(n.m(x, x, x)[0].sum(1)), o=nn.Linear(4, 2),
+                m=nn.MultiheadAttention(4, 2, batch_first=True)),
+            Net(lambda n, x: n.o(n.e(x).sum(1)), o=nn.Linear(4, 2),
+                e=nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 2)),
+            attentive(), attentive(causal=True), attentive(torch.ones(6, 6, dtype=torch.bool).tril(1)),
+        ],
+    )  # fmt: skip
+    def test_recurrence_and_attention(self, net: nn.Module) -> None:
+        net = Model(filled(net), chunk=3)
+        for rule in ("rescale", "reveal_cancel"):
+            gap, answer = summed(DeepLIFT(rule, UniformNoise()), net.module, draw(3, 6, 4), model=net)
+            assert gap < 1e-9
+            assert "chosen by the input" not in answer.details
+
+    @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
+    def test_torchs_own_net_is_the_same_net_written_out(self, cell: type[nn.RNNBase]) -> None:
+        net, x = filled(cell(4, 5, batch_first=True, **BOTH_WAYS)), draw(3, 6, 4)
+        own, written = (Net(lambda n, x: n.r(x)[0].sum(1), r=run) for run in (net, Unrolled(net, False)))
+        torch.testing.assert_close(DeepLIFT()(own, x, 1), DeepLIFT()(written, x, 1))
+
+    def test_attention_is_the_same_written_out(self) -> None:
+        net, x = filled(attentive()), draw(3, 6, 4)
+
+        def run(n: Any, x: Tensor) -> Tensor:
+            return n.o(((n.q(x) @ n.k(x).transpose(1, 2) / 2).softmax(-1) @ n.v(x)).sum(1))
+
+        written = Net(run, **dict(net.named_children()))
+        torch.testing.assert_close(DeepLIFT()(net, x, 1), DeepLIFT()(written, x, 1))
+
+
+WHOLE = ("ResNet-18", "DenseNet-121", "MobileNet-v3", "ConvNeXt-tiny", "U-Net")
+
+
+@pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a.name in WHOLE], ids=lambda a: a.name)
+def test_whole_architectures(architecture: Architecture) -> None:
+    net, x = prepared(architecture)
+    for baseline in (Constant(0.0), UniformNoise()):
+        _, answer = summed(DeepLIFT(baseline=baseline), net, x)
+        scores = [net(run).detach()[:, 1] for run in (x, answer.details["baseline"])]
+        gap = (answer.relevance.flatten(1).sum(1) - (scores[0] - scores[1])).abs()
+        assert bool((gap <= 1e-4 * torch.stack(scores).abs().amax(0).clamp_min(answer.relevance.abs().max())).all())
+
+
+def test_a_vision_transformer() -> None:
+    torch.manual_seed(0)
+    vit = import_torchvision().models.VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=3).double().eval()
+    nn.init.normal_(vit.heads.head.weight)
+    assert summed(DeepLIFT(), vit, draw(2, 3, 32, 32))[0] < 1e-9
 
 
 class TestTheMethod:

@@ -387,6 +387,19 @@ def test_a_difference_of_branches() -> None:
     close(state[".pattern"] @ torch.tensor([1.0, -2.0]).double(), torch.ones(2).double())
 
 
+def test_sums_of_single_values_and_products_with_masks() -> None:
+    data = draw(100, 6)
+    net = small(lambda n, x: (n.a(x)[:, 0] + n.b(x)[:, 0])[:, None], a=nn.Linear(6, 1), b=nn.Linear(6, 1))
+    u, v = net.a(data).detach()[:, 0], net.b(data).detach()[:, 0]
+    covariance = np.cov(np.stack([u, v, u + v]))
+    close(PatternNet().fit(net, data).state[".pattern"][0], covariance[:2, 2] / covariance[2, 2])
+    mask = torch.tensor([1.0, 0.0, 2.0, 0.0, 0.0, -1.0]).double()
+    masked = small(lambda n, x: n.a(x * mask), a=nn.Linear(6, 2))
+    for method in METHODS:
+        relevance = method.fit(masked, data)(masked, data[:3], 0)
+        assert bool((relevance != 0).any(0).eq(mask != 0).all())
+
+
 # How it is learned.
 
 

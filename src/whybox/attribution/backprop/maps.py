@@ -46,7 +46,7 @@ class Maps(Engine):
         return lambda c: c
 
     def met_rectifier(self, _name: str) -> None:
-        """Told of a map whose output, and nothing else, a ReLU takes in."""
+        """Told of a map whose output a ReLU takes in."""
 
     def explain(self, leaf: Tensor, *_bounds: Any, **_options: Any) -> Tensor:
         """What the model is to be given in this leaf's place."""
@@ -161,6 +161,9 @@ def _sum(maps: Maps, function: Any, args: Any, kwargs: Any) -> Any:
     if len(_signals(args, kwargs)) < 2:
         return _scaled(maps, function, args, kwargs)
     a, b, rest = elementwise.two(args, kwargs)
+    if a.ndim == b.ndim == 1:
+        columns = tuple(maps.native(torch.unsqueeze, (branch, 1), {}) for branch in (a, b))
+        return maps.native(torch.squeeze, (_sum(maps, function, columns, rest), 1), {})
     x = torch.stack(torch.broadcast_tensors(a, b))
     maps.signal(x, Provenance(x.grad_fn))
     with torch.no_grad():
@@ -172,8 +175,8 @@ def _sum(maps: Maps, function: Any, args: Any, kwargs: Any) -> Any:
         value = (x * weight.T.reshape(2, *outputs)).sum(0)
         return value if bias is None else value + bias.view(outputs)
 
-    added = LinearMap(apply, weight.expand(x.shape[2] if x.ndim > 2 else 1, 2), None, layout="dense")
-    return maps.linear("sum", added, x, lambda: function(*args, **kwargs), min(1, x.ndim - 2))
+    added = LinearMap(apply, weight.expand(x.shape[2], 2), None, layout="dense")
+    return maps.linear("sum", added, x, lambda: function(a, b, **rest))
 
 
 def _matmul(maps: Maps, function: Any, args: Any, kwargs: Any) -> Any:

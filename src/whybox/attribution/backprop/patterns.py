@@ -46,14 +46,14 @@ def learned(model: Model, data: Any, *, linear: bool, progress: bool) -> dict[st
     bar = tqdm(total=total, delay=2, leave=False, disable=not progress, unit="sample")
     with torch.inference_mode(False), torch.enable_grad(), bar:
         for batch, _ in batches(data):
-            check_inputs(batch if own is None else batch.to(own.device), model, differentiable=True)
-            for part in batch.split(model.chunk or max(AT_ONCE, VALUES // batch[0].numel())):
-                inputs = part if own is None else part.to(own.device)
+            given = batch if own is None else batch.to(own.device)
+            check_inputs(given, model, differentiable=True)
+            for inputs in given.split(model.chunk or max(AT_ONCE, VALUES // given[0].numel())):
                 if survey is None:
                     survey = _surveyed(model, inputs[:1])
                 gated = set() if linear else survey.rectified
                 _forward(model, inputs, _Learning(model.module, found, survey.reached, gated))
-                bar.update(len(part))
+                bar.update(len(inputs))
     if not found:
         raise InputError("the loader is empty: it gives no inputs to learn from")
     state: dict[str, Tensor] = {}
@@ -133,9 +133,9 @@ class Backward(Maps):
         return back
 
     def met_scale(self, weight: Tensor) -> Back:
-        if self.patterns.attribution:
-            return lambda c: c
-        return lambda c: torch.where(weight == 0, 0, c / torch.where(weight == 0, 1, weight))
+        pattern = torch.where(weight == 0, 0, 1 / torch.where(weight == 0, 1, weight))
+        factor = weight * pattern if self.patterns.attribution else pattern
+        return lambda c: c * factor
 
 
 class _Survey(Maps):
@@ -195,17 +195,18 @@ class _Moments:
         x, z = x.to(precise), z.to(precise)
         y = z if linear.bias is None else z - linear.bias.detach().to(precise).view(outputs)
         gate = (z > 0).to(precise) if self._gated else torch.ones_like(z)
-        rows, open_rows = (part.movedim(channel, -1).flatten(0, -2).cpu().double() for part in (y, gate))
+        others = [axis for axis in range(z.ndim) if axis != channel]
         if self._shift is None:
-            self._shift = rows.mean(0)
+            self._shift = y.mean(others)
+        centred = y - self._shift.to(y).view(outputs)
         with torch.enable_grad():
             weight = linear.weight.detach().to(precise).requires_grad_()
             filtered = linear.apply(x, weight, None)
-        parts = (gate * (y - self._shift.to(y).view(outputs)), gate)
+        parts = (gate * centred, gate)
         xy, alone = (torch.autograd.grad(filtered, weight, part, retain_graph=True)[0].cpu() for part in parts)
-        self._count += len(rows)
-        self._y = self._y + (rows - self._shift).sum(0)
-        self._squares = self._squares + (rows.square() * open_rows).sum(0)
+        self._count += z.numel() // z.shape[channel]
+        self._y = self._y + _total(centred, others)
+        self._squares = self._squares + _total(y.square() * gate, others)
         self._xy, self._x = self._xy + xy, self._x + alone
 
     def result(self, name: str) -> dict[str, Tensor]:
@@ -223,6 +224,12 @@ class _Moments:
         pattern = (covariance * linear.per_output(factor)).to(torch.promote_types(own.dtype, torch.float32))
         bias = {} if linear.bias is None else {"bias": linear.bias.detach().cpu().clone()}
         return {"pattern": pattern, "known": known, **bias}
+
+
+def _total(values: Tensor, axes: list[int]) -> Tensor:
+    """The sums over these axes, float64 on the CPU, from a device that may lack it."""
+    known = values.cpu() if values.device.type == "mps" else values
+    return known.sum(axes, dtype=torch.float64).cpu()
 
 
 def _surveyed(model: Model, sample: Tensor) -> _Survey:

@@ -10,7 +10,7 @@ from whybox.attribution.backprop.kinds import activations, averages
 from whybox.attribution.backprop.kinds import elementwise as sums
 from whybox.attribution.backprop.lift.multipliers import Multiplied, parts_of_quotient, rectified, secant, shapley
 from whybox.attribution.backprop.lift.pairs import Pairs
-from whybox.attribution.backprop.provenance import Provenance, detached, mapped, provenance, tensors
+from whybox.attribution.backprop.provenance import Provenance, mapped, provenance, tensors
 from whybox.attribution.backprop.table import KINDS, named
 
 # Beside those that the table of relevance knows.
@@ -63,8 +63,8 @@ def elementwise(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
 def relu(pairs: Pairs, _function: Any, args: Any, kwargs: Any) -> Tensor:
     """ReLU."""
     x = args[0] if args else kwargs["input"]
-    a, b = detached(x), pairs.baseline(x)
-    value, other = a.relu(), b.relu()
+    a, b = x.detach(), pairs.baseline(x)
+    value, other = a.relu(), pairs.at_baseline(torch.relu, (x,), {})
     return multiplied(pairs, value, other, [x], [rectified(value - other, a, b)])
 
 

@@ -55,9 +55,9 @@ def derivative(function: Function, x: Tensor) -> Tensor:
 
 
 def rectified(rise: Tensor, x: Tensor, other: Tensor) -> Tensor:
-    """The same for ReLU, whose quotient is exact wherever there is a difference at all."""
-    step = x - other
-    return torch.where(step == 0, (x > 0).to(x.dtype), rise / step)
+    """The same for ReLU, whose quotient is exact wherever there is a difference at all; in the rise's memory."""
+    found = rise.div_(x - other)
+    return torch.where(x == other, (x > 0).to(x.dtype), found) if bool(found.sum().isnan()) else found
 
 
 def shapley(function: Function, xs: list[Tensor], others: list[Tensor], value: Tensor, other: Tensor) -> list[Tensor]:

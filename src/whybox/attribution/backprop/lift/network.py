@@ -28,6 +28,9 @@ class Network(Pairs):
             return plain
         return partial(reveal.HANDLERS[plain], plain)
 
+    def rowwise(self, function: Any) -> bool:
+        return function in table.rowwise()
+
     def write(self, x: Tensor, value: Tensor) -> Tensor:
         parts = reveal.noted(value)
         output = super().write(x, value)

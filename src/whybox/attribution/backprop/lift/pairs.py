@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from whybox.attribution.backprop import refusal
-from whybox.attribution.backprop.inplace import become
+from whybox.attribution.backprop.inplace import become, same_view
 from whybox.attribution.backprop.interception import Interception
 from whybox.attribution.backprop.nodes import Through
 from whybox.attribution.backprop.provenance import Provenance, mapped, tensors
@@ -37,35 +37,63 @@ class Pairs(Interception):
         """What the model is to be given in this leaf's place."""
         with torch._C.DisableTorchFunction():
             self.leaves.append(leaf)
-            x = leaf.clone()
-            self._keep(x, torch.empty_like(x.detach()).copy_(baseline))
+            x, one = leaf.clone(), baseline[:1]
+            same = len(baseline) > 1 and bool((baseline == one).all())
+            self._keep(x, one.clone().expand_as(x) if same else torch.empty_like(x.detach()).copy_(baseline))
             return self.signal(x, Provenance(x.grad_fn))
 
     def baseline(self, x: Any) -> Any:
         """The same tensor in the baseline's run; what does not depend on the input is the same in both."""
         if not isinstance(x, Tensor):
             return x
-        kept = x.__dict__.get(_NAME)
-        if kept is not None and kept[0] is self._run:
-            return kept[1]
+        own = self._kept(x)
+        if own is not None:
+            return own
         base = x._base
-        kept = None if base is None else base.__dict__.get(_NAME)
-        if base is None or kept is None or kept[0] is not self._run:
+        if base is None or self._kept(base) is None:
             return x
-        whole = kept[1]
+        return self._keep(x, same_view(self._laid_out(base), base, x))
+
+    def _kept(self, x: Tensor) -> Tensor | None:
+        kept = x.__dict__.get(_NAME)
+        return kept[1] if kept is not None and kept[0] is self._run else None
+
+    def _laid_out(self, base: Tensor) -> Tensor:
+        """What the baseline has in this tensor's place, in memory of the same layout, as views need it."""
+        whole = self._kept(base)
+        assert whole is not None
         if whole.stride() != base.stride():
-            raise refusal.circumstance("a view", self.where, "its memory lies otherwise for the baseline; clone it")
-        start = whole.storage_offset() - base.storage_offset()
-        return self._keep(x, whole.as_strided(x.size(), x.stride(), x.storage_offset() + start))
+            whole = self._keep(base, torch.empty_strided(base.size(), base.stride()).to(whole).copy_(whole))
+            for view in self._memory.views(base):
+                self._keep(view, same_view(whole, base, view))
+        return whole
 
     def varies(self, x: Any) -> bool:
         """Whether the value depends on the input."""
         return self.baseline(x) is not x
 
     def at_baseline(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """The operation in the baseline's run."""
+        """The operation in the baseline's run, for a single row where all rows are the same."""
         with torch.no_grad():
-            return function(*mapped(args, self.baseline), **mapped(kwargs, self.baseline))
+            given, named = mapped(args, self.baseline), mapped(kwargs, self.baseline)
+            rows = self._rows(given, named) if self.rowwise(function) else 0
+            if rows > 1:
+                output = function(*mapped(given, _first_row), **mapped(named, _first_row))
+                if all(len(x) == 1 for x in tensors(output)):
+                    return mapped(output, lambda x: x.expand(rows, *x.shape[1:]))
+            return function(*given, **named)
+
+    def rowwise(self, function: Any) -> bool:
+        """Whether every row of the output comes of the same row of what depends on the input."""
+        return False
+
+    def _rows(self, *given: Any) -> int:
+        """How many rows the arguments have, all of them the same."""
+        repeated = [x for x in tensors(given) if _repeats(x)]
+        sizes = {(len(x), x.ndim) for x in repeated}
+        others = [x for x in tensors(given) if not _repeats(x) and x.ndim and repeated and len(x) == len(repeated[0])]
+        alike = len(sizes) == 1 and all(x.ndim < repeated[0].ndim for x in others)
+        return len(repeated[0]) if alike else 0
 
     def pair(self, output: Any, other: Any) -> Any:
         """The output of an operation, beside which is kept what it is at the baseline.
@@ -95,20 +123,21 @@ class Pairs(Interception):
     def own(self, x: Tensor) -> Tensor:
         """The tensor to write into in the baseline's run: made where there was none, sharing memory as x does."""
         base = x if x._base is None else x._base
-        if self.baseline(base) is base:
+        if self._kept(base) is None:
             self._given.append(base)
             self._keep(base, base.detach().clone())
+        self._laid_out(base)
         kept: Tensor = self.baseline(x)
         return kept
 
     def write(self, x: Tensor, value: Tensor) -> Tensor:
         if value is not x:
-            there, own = self.baseline(value), self.own(x)
+            there = self.baseline(value)
             alone = x._base is None and not self._memory.views(x)
-            if alone and there is not value and (there.dtype, there.stride()) == (own.dtype, own.stride()):
+            if alone and there is not value and there.dtype == x.dtype:
                 self._keep(x, there)
             else:
-                own.copy_(there.detach())
+                self.own(x).copy_(there.detach())
         return super().write(x, value)
 
     def _keep(self, x: Tensor, other: Tensor) -> Tensor:
@@ -159,6 +188,15 @@ class Pairs(Interception):
 
 def _inplace(name: str) -> bool:
     return name in _AUGMENTED or (name.endswith("_") and not name.endswith("__"))
+
+
+def _repeats(x: Tensor) -> bool:
+    """Whether all rows are one and the same place in memory."""
+    return x.ndim > 0 and len(x) > 1 and x.stride(0) == 0
+
+
+def _first_row(x: Tensor) -> Tensor:
+    return x[:1] if _repeats(x) else x
 
 
 def _unchanged(c: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """Which operation is of which kind to DeepLIFT: mostly as the table of relevance has it."""
 
+from functools import cache
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
 from whybox.attribution.backprop import kinds
 from whybox.attribution.backprop.kinds import attention, averages, elementwise, linear, norms, products, shapes, writing
-from whybox.attribution.backprop.lift import curves, maps, ratios, recurrence, winners
+from whybox.attribution.backprop.lift import curves, maps, ratios, recurrence
+from whybox.attribution.backprop.lift.winners import greatest, pooled
 from whybox.attribution.backprop.table import KINDS, Handler, named
 
 # What has a handler for relevance → the handler that it has here.
@@ -55,7 +58,7 @@ OWN: dict[Any, Handler | None] = {
     **dict.fromkeys(curves.CURVES, curves.elementwise),
     **dict.fromkeys(_all("std", "var"), ratios.spread),
     **dict.fromkeys(_all("norm", "vector_norm"), ratios.norm),
-    **dict.fromkeys(_all("max", "amax", "min", "amin"), winners.greatest),
+    **dict.fromkeys(_all("max", "amax", "min", "amin"), greatest),
     **dict.fromkeys(
         _all(
             *(
@@ -65,7 +68,7 @@ OWN: dict[Any, Handler | None] = {
                 for more in ("", "_with_indices")
             )
         ),
-        winners.pooled,
+        pooled,
     ),
     **dict.fromkeys(_all("lp_pool1d", "lp_pool2d", "lp_pool3d"), None),
     **dict.fromkeys(_all("lerp"), maps.quadratic),
@@ -78,3 +81,13 @@ def handler(function: Any) -> Handler | None:
     """What answers a torch function."""
     known = KINDS.get(function)
     return OWN[function] if function in OWN else None if known is None else _ALIKE.get(known)
+
+
+@cache
+def rowwise() -> set[Any]:
+    """Operations on batches whose rows do not meet, in so far as they are dear or lie between such."""
+    maps = {linear.convolution, linear.transposed_convolution, linear.dense, linear.batch_norm, averages.resampling}
+    known = {function for function, kind in KINDS.items() if kind in maps}
+    pools = _all(*(f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg") for n in "123"))
+    winners = {function for function, kind in OWN.items() if kind is pooled}
+    return known | curves.pointwise() | {*pools, *winners, torch.cat}

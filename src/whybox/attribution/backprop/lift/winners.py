@@ -9,7 +9,6 @@ from torch import Tensor
 from whybox.attribution.backprop.lift.curves import elementwise
 from whybox.attribution.backprop.lift.multipliers import negligible
 from whybox.attribution.backprop.lift.pairs import Pairs
-from whybox.attribution.backprop.provenance import detached
 
 
 def pooled(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
@@ -21,7 +20,7 @@ def pooled(pairs: Pairs, function: Any, args: Any, kwargs: Any) -> Any:
     asked = "with_indices" in function.__name__ or kwargs.get("return_indices", False)
     given = {key: value for key, value in kwargs.items() if key not in ("input", "return_indices")}
     with torch.no_grad():
-        here, there = (full(run, *args[1:], **given) for run in (detached(x), pairs.baseline(x)))
+        here, there = full(x.detach(), *args[1:], **given), pairs.at_baseline(full, (x, *args[1:]), given)
     value = _picked(pairs, pairs.affine(Tensor.flatten, (x, -axes), {}), here, there, axes, 1)
     if not asked:
         return value
