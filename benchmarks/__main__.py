@@ -10,8 +10,8 @@ from benchmarks import table
 from benchmarks.measure import ROOT
 
 NAMES = (
-    "start_up", "stream", "speed", "backprop", "recurrence", "perturbation", "evaluation", "shapley", "memory",
-    "integrated_gradients", "contrast",
+    "start_up", "stream", "speed", "backprop", "attention", "recurrence", "deep_lift", "perturbation", "evaluation",
+    "shapley", "memory", "integrated_gradients", "contrast",
 )  # fmt: skip
 
 

@@ -178,11 +178,18 @@ def peak(name: str, contender: str) -> dict[str, int]:
     """Bytes in memory with the model loaded, and at the highest while the contender runs twice."""
     model, x = load(name)
     model(x[:1, :, :64, :64])  # loads what torch loads when a model first runs
+    if contender == "gradient":
+        return peak_of(lambda: gradient(model.module, x))
+    return peak_of(lambda: LRP(contender)(model, x, TARGET))
+
+
+def peak_of(work: Work) -> dict[str, int]:
+    """The same for any work, done twice."""
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew
     before = _status("VmRSS")
     for _ in range(2):
-        gradient(model.module, x) if contender == "gradient" else LRP(contender)(model, x, TARGET)
+        work()
     return {"before": before, "peak": _status("VmHWM")}
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.sections.accuracy import integrated, shapley
+from benchmarks.sections.attention import attention
+from benchmarks.sections.contrasting import contrast
 from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
+from benchmarks.sections.lifting import deep_lift
 from benchmarks.sections.lrp import backprop, recurrence
 from benchmarks.sections.masks import masks
 
@@ -61,8 +64,11 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "speed": speed,
     "backprop": backprop,
     "recurrence": recurrence,
+    "attention": attention,
+    "deep_lift": deep_lift,
     "perturbation": perturbation,
     "masks": masks,
+    "contrast": contrast,
     "evaluation": evaluation,
     "start_up": start_up,
 }

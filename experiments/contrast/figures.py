@@ -1,5 +1,6 @@
 """The paper's Figures 2 to 5 from what the nets draw; no picture of the data is shown, only G(z0) and G(z_e)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ STYLES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is drawn: G(z0) and G(z_e) (n, 2, 28, 28), the pair (n, 2), all probabilities at z_e (n, 10)."""
+    """What is drawn: G(z0) and G(z_e) (n, 2, 28, 28), the pair (n, 2), all probabilities at z_e (n, 10), and names."""
 
     pictures: Tensor
     pair: Tensor
     likely: Tensor
+    names: Sequence[str] = "0123456789"
 
     @classmethod
     def of(cls, model: whybox.Model, x: Tensor, pair: Tensor, entry: Entry, path: Path, weights: str) -> "Drawn":
@@ -57,8 +59,8 @@ class Drawn:
         if bool(likely.isnan().any()):
             return "not found"
         first = int(likely.argmax())
-        two = "  ".join(f"{c}: {likely[c]:.2f}" for c in pair)
-        return two if first in pair else f"{first}: {likely[first]:.2f}\n{two}"
+        two = ("  " if len(self.names[0]) == 1 else "\n").join(f"{self.names[c]}: {likely[c]:.2f}" for c in pair)
+        return two if first in pair else f"{self.names[first]}: {likely[first]:.2f}\n{two}"
 
 
 def write(model: whybox.Model, digits: Tensor, labels: Tensor, found: dict[str, Any], folder: Path, out: Path) -> None:
@@ -112,16 +114,17 @@ def films(parts: list[tuple[str, Drawn]]) -> Figure:
     maps = [one.map(number) for _, one in parts for number in range(count)]
     scale = scale_of(maps, signed=True)
     for number, (true, probe) in enumerate(parts[0][1].pair.tolist()):
-        _ink(axes[0, number], parts[0][1].pictures[number, 0])
-        axes[0, number].set_title(f"why {true}\nand not {probe}?", fontsize=8)
+        ink(axes[0, number], parts[0][1].pictures[number, 0])
+        names = parts[0][1].names
+        axes[0, number].set_title(f"why {names[true]}\nand not {names[probe]}?", fontsize=8)
         for place, (_, one) in enumerate(parts):
             change, end = axes[1 + 2 * place : 3 + 2 * place, number]
-            _ink(change, 0.5 * one.pictures[number, 0])
-            _lay(change, one.map(number), scale)
-            _ink(end, one.pictures[number, 1])
+            ink(change, 0.5 * one.pictures[number, 0])
+            lay(change, one.map(number), scale)
+            ink(end, one.pictures[number, 1])
             end.set_xlabel(one.says(number), fontsize=7)
-    names = ["G(z₀)", *(f"{name}\n{what}".strip() for name, _ in parts for what in ("change", "G(zₑ)"))]
-    for ax, name in zip(axes[:, 0], names, strict=True):
+    rows = ["G(z₀)", *(f"{name}\n{what}".strip() for name, _ in parts for what in ("change", "G(zₑ)"))]
+    for ax, name in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(name, fontsize=8)
     return figure
 
@@ -153,11 +156,13 @@ def curves(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def _ink(ax: Axes, picture: Tensor) -> None:
+def ink(ax: Axes, picture: Tensor) -> None:
+    """A digit, black on white."""
     ax.imshow(1 - picture.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_linewidth(0.4)
 
 
-def _lay(ax: Axes, change: Tensor, scale: Scale) -> None:
+def lay(ax: Axes, change: Tensor, scale: Scale) -> None:
+    """A map, transparent where it is zero, over what is there."""
     ax.imshow(heat(change, scale), interpolation="nearest")

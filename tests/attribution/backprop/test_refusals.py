@@ -100,7 +100,6 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "out": (lambda: Wraps(lambda x: torch.add(x, 1, out=torch.empty(3, 4))), "out="),
     "shape in place": (lambda: Wraps(lambda x: (x + 1).unsqueeze_(0)[0]), "unsqueeze_"),
     "recurrent weights": (lambda: Wraps(lambda x: recurrent(x)), "recurrent weights that depend on the input"),
-    "attention": (lambda: Wraps(lambda x: nn.functional.scaled_dot_product_attention(x, x, x)), "scaled_dot_product"),
     "batch statistics": (lambda: nn.BatchNorm1d(4, track_running_stats=False), "batch's own statistics"),
 }
 

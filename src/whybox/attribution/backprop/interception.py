@@ -221,10 +221,14 @@ class Interception(TorchFunctionMode):
                 if x.grad_fn is not None:
                     self.signal(x, Provenance(x.grad_fn))
             return output
-        message = refusal.unknown(function, self.where)
+        message = self.no_rule(function)
         if any(x.is_complex() for x in made):
             raise ModelError(message)
         return mapped(output, lambda x: self._refuse(message, x) if any(x is y for y in made) else x)
+
+    def no_rule(self, function: Any) -> str:
+        """What to say of an operation without a rule."""
+        return refusal.unknown(function, self.where)
 
     def _refuse(self, message: str, x: Tensor) -> Tensor:
         output = refusal.Refused.apply(message, x.detach(), *self.leaves)  # type: ignore[no-untyped-call]

@@ -94,7 +94,7 @@ def _native(network: ReversedNetwork, function: Any, args: Any, kwargs: Any) -> 
 def _relu(network: ReversedNetwork, function: Any, args: Any, kwargs: Any) -> Any:
     """A ReLU under any name; a clamp or maximum that is none keeps its gradient."""
     output = network.native(function, args, kwargs)
-    x = _rectified(function, args, kwargs)
+    x = rectified(function, args, kwargs)
     if x is None:
         return output
     network.rectifiers += 1
@@ -127,11 +127,13 @@ _ALWAYS, _MAXIMA, _THRESHOLDS = (
     for names in (("relu", "relu6"), ("maximum", "fmax", "max"), ("threshold",))
 )
 _CLAMPS = {function for name in ("clamp", "clip", "clamp_min", "hardtanh") for function in named(name)}
+RECTIFIERS = _ALWAYS | _MAXIMA | _THRESHOLDS | _CLAMPS
+"""What may be a ReLU, by its arguments."""
 _NAMES = ("input", "other", "min", "min_val", "threshold", "value")
 
 
-def _rectified(function: Any, args: Any, kwargs: Any) -> Tensor | None:
-    """The tensor whose positive part the call takes, perhaps up to a highest value; None if it does something else."""
+def rectified(function: Any, args: Any, kwargs: Any) -> Tensor | None:
+    """The tensor of which a call of a RECTIFIER takes the positive part, perhaps up to a highest value; else None."""
     given: list[Any] = [*args, *(kwargs[name] for name in _NAMES if name in kwargs)]
     x, *rest = given
     if function in _MAXIMA:  # max(x, dim) is none: zero is a tensor here
@@ -149,7 +151,7 @@ def _is_zero(value: Any) -> bool:
 
 _HANDLERS: dict[Any, Handler] = {
     **{function: handler for function, handler in KINDS.items() if handler.__module__ == writing.__name__},
-    **dict.fromkeys(_ALWAYS | _MAXIMA | _THRESHOLDS | _CLAMPS, _relu),
+    **dict.fromkeys(RECTIFIERS, _relu),
     **dict.fromkeys((*named("rnn_relu"), *named("rnn_relu_cell"), *named("_addmm_activation")), _opaque),
     F.local_response_norm: _lrn,
 }

@@ -41,6 +41,20 @@ class LinearMap:
         """The weight that counts, made when a rule asks for it: kept, it would take as much memory as the model."""
         return self.own if self.scale is None else self.own * self.scale
 
+    def per_output(self, values: Tensor) -> Tensor:
+        """One value for each output channel (outputs,), so that it broadcasts against the weight."""
+        axes = self.own.ndim
+        if self.layout != "transposed":
+            return values.view(-1, *(1,) * (axes - 1))
+        inputs, groups = len(self.own), len(values) // self.own.shape[1]
+        spread = values.view(groups, 1, -1).expand(groups, inputs // groups, -1)
+        return spread.reshape(inputs, -1, *(1,) * (axes - 2))
+
+    def by_output(self, values: Tensor, outputs: int) -> Tensor:
+        """The sums of values in the weight's shape over what each output channel has of them (outputs,)."""
+        owner = self.per_output(torch.arange(outputs, device=values.device)).expand_as(values)
+        return values.new_zeros(outputs).index_add_(0, owner.flatten(), values.flatten())
+
 
 def redistribute(linear: LinearMap, rule: Rule, x: Tensor, z: Tensor, c: Tensor) -> Tensor:
     """c at the input from c at the output z, by a rule of kind "input" or "pass"."""

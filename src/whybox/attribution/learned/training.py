@@ -32,6 +32,28 @@ def read(loader: Any) -> tuple[Tensor, Tensor | None]:
     Raises:
         InputError: it is empty, holds something else, or inputs of several shapes.
     """
+    found = list(batches(loader))
+    if not any(len(inputs) for inputs, _ in found):
+        raise InputError("the loader is empty: it gives no inputs to learn from")
+    shapes = {(tuple(inputs.shape[1:]), inputs.dtype) for inputs, _ in found}
+    if len(shapes) > 1:
+        kinds = ", ".join(f"{shape} {dtype}" for shape, dtype in sorted(shapes, key=str))
+        raise InputError(f"the loader gives inputs of several shapes or types, {kinds}; bring them to one")
+    labels = [classes for _, classes in found if classes is not None]
+    if labels and (len(labels) < len(found) or len({classes.shape[1:] for classes in labels}) > 1):
+        raise InputError("the loader gives classes with some batches only, or of several shapes; give (n,) with each")
+    return torch.cat([inputs for inputs, _ in found]), torch.cat(labels) if labels else None
+
+
+def batches(loader: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The batches of a loader one after the other, on the CPU: inputs (n, …) and their classes (n,), if it gives any.
+
+    Args:
+        loader: as in `read`.
+
+    Raises:
+        InputError: it holds something else.
+    """
     if isinstance(loader, Dataset):
         raise InputError("a Dataset gives single samples; put it into a torch.utils.data.DataLoader")
     whole = isinstance(loader, Tensor) or _is_pair(loader)
@@ -40,17 +62,7 @@ def read(loader: Any) -> tuple[Tensor, Tensor | None]:
             f"fit reads a tensor of inputs, a pair (inputs, classes) or a loader of batches, not a "
             f"{type(loader).__name__}"
         )
-    batches = [_batch(batch) for batch in ([loader] if whole else loader)]
-    if not any(len(inputs) for inputs, _ in batches):
-        raise InputError("the loader is empty: it gives no inputs to learn from")
-    shapes = {(tuple(inputs.shape[1:]), inputs.dtype) for inputs, _ in batches}
-    if len(shapes) > 1:
-        kinds = ", ".join(f"{shape} {dtype}" for shape, dtype in sorted(shapes, key=str))
-        raise InputError(f"the loader gives inputs of several shapes or types, {kinds}; bring them to one")
-    labels = [classes for _, classes in batches if classes is not None]
-    if labels and (len(labels) < len(batches) or len({classes.shape[1:] for classes in labels}) > 1):
-        raise InputError("the loader gives classes with some batches only, or of several shapes; give (n,) with each")
-    return torch.cat([inputs for inputs, _ in batches]), torch.cat(labels) if labels else None
+    return map(_batch, [loader] if whole else loader)
 
 
 def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from whybox.attribution.backprop.kinds import (
     activations,
+    attention,
     averages,
     elementwise,
     linear,
@@ -12,4 +13,15 @@ from whybox.attribution.backprop.kinds import (
     writing,
 )
 
-__all__ = ["activations", "averages", "elementwise", "linear", "norms", "products", "recurrence", "shapes", "writing"]
+__all__ = [
+    "activations",
+    "attention",
+    "averages",
+    "elementwise",
+    "linear",
+    "norms",
+    "products",
+    "recurrence",
+    "shapes",
+    "writing",
+]

@@ -30,6 +30,7 @@ def _all(names: tuple[str, ...]) -> set[Any]:
 
 _NONNEGATIVE, _MONOTONE = _all(_NONNEGATIVE_NAMES), _all(_MONOTONE_NAMES)
 _GATES, _POWERS = _all(("sigmoid", "expit", "hardsigmoid")), _all(("pow", "__pow__"))
+_SQUASHES = _all(("tanh", "erf"))
 _CLAMPS = _all(("clamp", "clip", "clamp_min", "hardtanh"))
 
 
@@ -69,7 +70,8 @@ def activation(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         entry = entry_of(output)
     else:
         output = engine.surrogate(lambda: run(x), _secant(run), x)
-    record = Provenance(output.grad_fn, function in _GATES, _nonnegative(function, x, exponent, rest, given), entry)
+    nonnegative = _nonnegative(function, x, exponent, rest, given)
+    record = Provenance(output.grad_fn, function in _GATES, nonnegative, entry, squashed=function in _SQUASHES)
     return engine.signal(output, record)
 
 
@@ -113,7 +115,7 @@ def _secant(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return stand_in
 
 
-@handles("softmax")
+@handles("softmax", "_safe_softmax")
 def softmax(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """R_i = x_i (R_i′ − s_i Σ_j R_j′), the Taylor rule of AttnLRP (Achtibat et al. 2024): in c autograd's own."""
     return engine.native(function, args, kwargs, gate=True, nonnegative=True)

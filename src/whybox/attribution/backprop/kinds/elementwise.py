@@ -23,12 +23,18 @@ def addition(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     signals = [x for x in parts if provenance(x) is not None]
     if len(signals) == 1 and entry_of(signals[0]) is not None:
         return _at_input(engine, function, args, kwargs)
-    gate = len(signals) == 1 and is_gate(signals[0])  # 1 − z of a gate z is one too
+    gate = len(signals) == 1 and (is_gate(signals[0]) or _opens(parts))  # 1 − z of a gate z is one too
     positive = function not in _MINUS and not kwargs.get("alpha", 1) < 0 and len(args) < 3
     engine.made = engine.native(
         function, args, kwargs, gate=gate, nonnegative=positive and all(map(_nonnegative, parts))
     )
     return engine.made
+
+
+def _opens(parts: list[Any]) -> bool:
+    """Whether this is 1 ± tanh or 1 ± erf: twice a sigmoid, twice a normal distribution."""
+    records = [record for x in parts if (record := provenance(x)) is not None]
+    return records[0].squashed and any(not isinstance(x, Tensor) and x == 1 for x in parts)
 
 
 @handles("index_add", "scatter_add")
@@ -40,7 +46,7 @@ def addition_at_places(engine: Engine, function: Any, args: Any, kwargs: Any) ->
 @handles("mul", "__mul__", "__rmul__", "multiply")
 def product(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """By a constant: relevance passes. By a gate: the signal takes all. Of two signals: half and half."""
-    a, b, kwargs = _two(args, kwargs)
+    a, b, kwargs = two(args, kwargs)
     signals = [x for x in (a, b) if provenance(x) is not None]
     nonnegative = _nonnegative(a) and _nonnegative(b)
     if len(signals) == 2:
@@ -75,7 +81,7 @@ def quotient(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         if provenance(above) is None:
             return function(below.detach(), above)
         return quotient(engine, torch.div, (above, below), {})
-    a, b, kwargs = _two(args, kwargs)
+    a, b, kwargs = two(args, kwargs)
     if kwargs.get("rounding_mode") is not None:
         raise circumstance("a division that rounds", engine.where, "it has no derivative")
     below = detached(b)
@@ -102,7 +108,7 @@ def multiplied_and_added(engine: Engine, function: Any, args: Any, kwargs: Any) 
     return engine.native(function, (x, a, b), given)
 
 
-def _two(args: Any, kwargs: Any) -> tuple[Any, Any, dict[str, Any]]:
+def two(args: Any, kwargs: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Both operands, by position or by name, and the other keywords."""
     rest = {name: value for name, value in kwargs.items() if name not in ("input", "other")}
     a, *more = args if args else (kwargs["input"],)

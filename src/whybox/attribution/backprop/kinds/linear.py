@@ -107,12 +107,7 @@ def _constants(kwargs: Any) -> dict[str, Any]:
 def _folded(engine: Engine, produced: Produced, scale: Tensor, shift: Tensor, run: Any) -> Tensor:
     """The linear map before, with w′ = w·scale and b′ = b·scale + shift, from that map's own input."""
     linear = produced.linear
-    inputs, axes = len(linear.own), linear.own.ndim
-    if linear.layout == "transposed":
-        groups = scale.numel() // linear.own.shape[1]
-        factor = scale.view(groups, 1, -1).expand(groups, inputs // groups, -1).reshape(inputs, -1, *(1,) * (axes - 2))
-    else:
-        factor = scale.view(-1, *(1,) * (axes - 1))
+    factor = linear.per_output(scale)
     bias = shift if linear.bias is None else linear.bias * scale + shift
     folded = replace(linear, scale=factor if linear.scale is None else linear.scale * factor, bias=bias)
     kind = "dense" if linear.layout == "dense" else "convolution"
