@@ -10,7 +10,7 @@ from benchmarks import table
 from benchmarks.measure import ROOT
 
 NAMES = (
-    "start_up", "stream", "speed", "backprop", "perturbation", "evaluation", "shapley", "memory",
+    "start_up", "stream", "speed", "backprop", "recurrence", "perturbation", "evaluation", "shapley", "memory",
     "integrated_gradients", "contrast",
 )  # fmt: skip
 

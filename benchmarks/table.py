@@ -7,10 +7,11 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, ROOT
 from benchmarks.sections.accuracy import integrated, shapley
+from benchmarks.sections.contrasting import contrast
 from benchmarks.sections.cost import memory, speed, start_up, stream
 from benchmarks.sections.evaluating import evaluation
 from benchmarks.sections.hiding import perturbation
-from benchmarks.sections.lrp import backprop
+from benchmarks.sections.lrp import backprop, recurrence
 from benchmarks.sections.masks import masks
 
 PAGE = ROOT / "docs/benchmarks.md"
@@ -60,8 +61,10 @@ SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
     "memory": memory,
     "speed": speed,
     "backprop": backprop,
+    "recurrence": recurrence,
     "perturbation": perturbation,
     "masks": masks,
+    "contrast": contrast,
     "evaluation": evaluation,
     "start_up": start_up,
 }

@@ -68,7 +68,11 @@ def as_pattern(text: str) -> str:
 
 def missing(block: Block) -> list[str]:
     """The optional packages that a block imports and that are not here."""
-    return [name for name in _IMPORT.findall(block.text) if name in ("captum", "zennit") and find_spec(name) is None]
+    return [
+        name
+        for name in _IMPORT.findall(block.text)
+        if name in ("captum", "zennit", "tokenizers", "transformers") and find_spec(name) is None
+    ]
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(page: Path, scratch: Pa
     printed = ""
     for block in blocks(page):
         if block.language == "python" and missing(block):
-            pytest.skip(f"from line {block.line} on: needs {missing(block)[0]} (the extra 'bench')")
+            pytest.skip(f"from line {block.line} on: needs {missing(block)[0]} (the extra 'bench' or 'hf')")
         if block.file:
             (scratch / block.file).write_text(block.text, encoding="utf-8")
         elif block.language == "python":

@@ -217,9 +217,9 @@ class TestOperations:
         assert seen.scores == pytest.approx(tuple(score.tolist()))
 
     def test_a_refused_model_is_listed_all_the_same(self) -> None:
-        seen = look(Net(lambda s, x: s.a(x)[0][:, -1], a=lambda: nn.LSTM(5, 3, batch_first=True)), (4, 5))
-        assert "lstm" in seen.refusal
-        assert [one.kind for one in seen.operations] == ["unknown", "rearrangement"]
+        seen = look(Net(lambda s, x: s.a(x).cumprod(1), a=dense()))
+        assert "cumprod" in seen.refusal
+        assert [one.kind for one in seen.operations] == ["dense", "unknown"]
         assert seen.refusal in " ".join(str(seen).split())
 
     def test_what_cannot_be_listed_says_why(self) -> None:
@@ -292,10 +292,15 @@ class TestMethods:
         assert "samples" in seen["rise"][1]
 
     def test_refusals_come_with_their_reason(self) -> None:
+        word, why = self.words(Net(lambda s, x: s.a(x).cumprod(1), a=dense()), VECTOR)["lrp"]
+        assert word == "refused"
+        assert "cumprod" in why
+
+    def test_gates_of_a_recurrent_net_are_constants(self) -> None:
         module = Net(lambda s, x: s.a(x)[0][:, -1], a=lambda: nn.LSTM(5, 3, batch_first=True))
         word, why = self.words(module, (4, 5))["lrp"]
-        assert word == "refused"
-        assert "lstm" in why
+        assert word == "approximate"
+        assert "the gates of 1 × lstm count as constants" in why
 
 
 class TestCall:

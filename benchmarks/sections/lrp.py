@@ -69,6 +69,21 @@ Peak memory in a fresh process, two calls: what comes on top of the loaded model
 {rows(("", "added (MiB)", "added, ratio", "whole, ratio", "met"), memory_body)}"""
 
 
+def recurrence(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """LRP on LSTMs against their gradient."""
+    body = []
+    for name, found in results.items():
+        (mine, its), calm = found["ratio"]["unrolled"].values(), found["ratio"]["fused"]["processor"]
+        body.append((name, f"{its:.2f}", f"{mine:.2f}", f"{calm:.2f}", met(its <= settings["goal"])))
+    return f"""## LRP on recurrent nets
+
+One forward and backward pass with the ε rule over {settings["steps"]} time steps, as a ratio to one forward pass and
+input gradient of the same net written as a loop over its steps (goal: {settings["goal"]:g}), and to that of torch's
+own kernel, whose backward pass is compiled. Weights: {settings["weights"]}.
+
+{rows(("", "to the loop, processor", "wall", "to the kernel, processor", "met"), body)}"""
+
+
 def _made_of(composite: str, ratio: dict[str, Any], calm: dict[str, Any]) -> str:
     """What is left of a ratio that misses its goal when its causes are taken away one by one."""
     kept = calm.get(f"{composite}, weights kept")

@@ -1,61 +1,39 @@
-"""Contrasts of MNIST digits, after Feghahati et al. 2020: `python -m experiments.contrast mnist` (about an hour).
+"""Contrasts, after Feghahati et al. 2020: `python -m experiments.contrast WHAT`.
 
-The paper's classifier, the latent models of `train_latents.py`, 500 test digits. The data are read from the folder that
-WHYBOX_DATA names. What was measured is kept as it comes: a run that was stopped goes on where it was, and one with
-fewer digits uses and leaves the blocks of a larger one. Writes the numbers, the figures and the tables of
-docs/experiments/contrast.md.
+WHAT is `mnist` (half an hour): 500 test digits; `eights` (half an hour): a classifier that knows an eight by a square
+in the corner; or `table` (a minute): rows of tables that come with scikit-learn, and of one with planted columns. Data
+other than tables are read from the folder that WHYBOX_DATA names. What was measured is kept as it comes: a run that was
+stopped goes on where it was, and one with fewer samples uses and leaves the blocks of a larger one. Writes the numbers,
+the figures and the tables of the experiment's page in docs/experiments.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from experiments.common.data import ROOT, chosen, digest
-from experiments.contrast import figures, nets, page
-from experiments.contrast.entries import CURVES, ROWS
-from experiments.contrast.measure import measure
-from experiments.contrast.numbers import Jury, numbers
+from experiments.common.data import ROOT
+from experiments.contrast import digits
+from experiments.contrast.eights import experiment as eights
+from experiments.contrast.table import experiment as table
 
-import whybox
-
-COUNT = 500
+EXPERIMENTS = {"mnist": digits, "eights": eights, "table": table}
 
 
 def main() -> None:
     """Measure what is not known yet, then write."""
     parser = argparse.ArgumentParser(prog="python -m experiments.contrast", description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["mnist"])
-    parser.add_argument("--count", type=int, default=COUNT, help="how many digits")
+    parser.add_argument("what", choices=EXPERIMENTS)
+    parser.add_argument("--count", type=int, help="how many digits, or rows of each table")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/contrast", help="where measurements are kept")
     parser.add_argument("--out", type=Path, help="where to write; docs for the whole, else the folder")
     asked = parser.parse_args()
-    out = asked.out or (ROOT / "docs" if asked.count == COUNT else asked.folder)
+    experiment = EXPERIMENTS[asked.what]
+    count = asked.count or experiment.COUNT
+    out = asked.out or (ROOT / "docs" if count == experiment.COUNT else asked.folder)
     torch.set_num_threads(1)
-    for folder in (asked.folder / "mnist", out / "experiments", out / "figures"):
+    for folder in (asked.folder / asked.what, out / "experiments", out / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
-    model = nets.classifier()
-    test, labels = nets.mnist("test")
-    places, weights = chosen(len(test), asked.count), digest(model)
-    dear_last = sorted((*ROWS, *CURVES), key=lambda entry: -entry.share)
-    measure(model, test[places], dear_last, asked.folder, weights)
-    judge, (training, _) = nets.judge(), nets.mnist("train")
-    jury = Jury(model, judge, nets.autoencoders(asked.folder), training.flatten(1))
-    found = {
-        "versions": {"whybox": whybox.__version__, "torch": torch.__version__},
-        "weights": weights,
-        "accuracy": {
-            "classifier": nets.accuracy(model.module, test, labels),
-            "other": nets.accuracy(judge, test, labels),
-            "on the digits": nets.accuracy(model.module, test[places], labels[places]),
-        },
-        **numbers(jury, test[places], places, asked.folder),
-    }
-    figures.write(model, test, labels, found, asked.folder, out / "figures")
-    content = json.dumps(found, ensure_ascii=False, indent=1)
-    (out / "experiments/contrast_mnist.json").write_text(content, encoding="utf-8")
-    page.write(found, out / "experiments")
-    print(page.outcomes(found))
+    experiment.run(count, asked.folder, out)
 
 
 if __name__ == "__main__":

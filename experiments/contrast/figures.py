@@ -112,13 +112,13 @@ def films(parts: list[tuple[str, Drawn]]) -> Figure:
     maps = [one.map(number) for _, one in parts for number in range(count)]
     scale = scale_of(maps, signed=True)
     for number, (true, probe) in enumerate(parts[0][1].pair.tolist()):
-        _ink(axes[0, number], parts[0][1].pictures[number, 0])
+        ink(axes[0, number], parts[0][1].pictures[number, 0])
         axes[0, number].set_title(f"why {true}\nand not {probe}?", fontsize=8)
         for place, (_, one) in enumerate(parts):
             change, end = axes[1 + 2 * place : 3 + 2 * place, number]
-            _ink(change, 0.5 * one.pictures[number, 0])
-            _lay(change, one.map(number), scale)
-            _ink(end, one.pictures[number, 1])
+            ink(change, 0.5 * one.pictures[number, 0])
+            lay(change, one.map(number), scale)
+            ink(end, one.pictures[number, 1])
             end.set_xlabel(one.says(number), fontsize=7)
     names = ["G(z₀)", *(f"{name}\n{what}".strip() for name, _ in parts for what in ("change", "G(zₑ)"))]
     for ax, name in zip(axes[:, 0], names, strict=True):
@@ -153,11 +153,13 @@ def curves(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def _ink(ax: Axes, picture: Tensor) -> None:
+def ink(ax: Axes, picture: Tensor) -> None:
+    """A digit, black on white."""
     ax.imshow(1 - picture.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_linewidth(0.4)
 
 
-def _lay(ax: Axes, change: Tensor, scale: Scale) -> None:
+def lay(ax: Axes, change: Tensor, scale: Scale) -> None:
+    """A map, transparent where it is zero, over what is there."""
     ax.imshow(heat(change, scale), interpolation="nearest")

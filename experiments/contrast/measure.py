@@ -1,4 +1,4 @@
-"""Measuring: the contrast of every digit, brought to where the two classes tie. Kept block by block."""
+"""Measuring: the contrast of every input, brought to where the two classes tie. Kept block by block."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ import whybox
 from whybox.contrast.latent import Latent
 
 TOLERANCE = 0.02
-# A map is imposed on a digit until its strongest pixel has changed by so many times the range from black to white.
+# A map is imposed on a digit until its strongest pixel has changed by so many times the range from black to white; on
+# the row of a table until a column has by so many standard deviations.
 LONGEST = 4.0
 GRID, HALVINGS = 64, 24
 # So many iterations of a search are kept, those behind its end as its last: the rounds of the augmented Lagrangian.
@@ -21,7 +22,7 @@ ITERATIONS = 825
 NO_MAP = -1
 
 Way = Callable[[Tensor, Tensor], Tensor]
-"""From places on the way (k,) and the sample of each (k,) to inputs (k, 1, 28, 28)."""
+"""From places on the way (k,) and the sample of each (k,) to inputs (k, *features)."""
 
 
 def measure(model: whybox.Model, digits: Tensor, entries: Sequence[Entry], folder: Path, weights: str) -> None:
@@ -57,7 +58,7 @@ def block(model: whybox.Model, x: Tensor, entry: Entry, seed: int) -> dict[str, 
     if entry.ties:
         found["contrast"] = details["contrast_image"].float()
     else:
-        found["contrast"], share = _tied(model, x, pair, _way(entry, answer, x))
+        found["contrast"], share = _tied(model, x, pair, _way(model, entry, answer, x))
         found["distance"] = share * found["distance"]  # of the straight way in latent space, where it is one
     if "latents" in details:
         found["latents"] = details["latents"].float()
@@ -65,8 +66,8 @@ def block(model: whybox.Model, x: Tensor, entry: Entry, seed: int) -> dict[str, 
     return found
 
 
-def _way(entry: Entry, answer: whybox.Attribution, x: Tensor) -> tuple[Way, float]:
-    """The way of a contrast: through latent space for what was found there, else the map imposed on the digit."""
+def _way(model: whybox.Model, entry: Entry, answer: whybox.Attribution, x: Tensor) -> tuple[Way, float]:
+    """The way of a contrast: through latent space for what was found there, else the map imposed on the input."""
     if "latents" in answer.details:
         latent: Latent = entry.method.latent  # type: ignore[attr-defined]
         z0, end = answer.details["latents"].float().unbind(1)
@@ -77,8 +78,9 @@ def _way(entry: Entry, answer: whybox.Attribution, x: Tensor) -> tuple[Way, floa
 
         return walk, 1.0
     relevance = answer.relevance.detach().expand_as(x)
-    step = relevance / relevance.flatten(1).abs().amax(1).clamp_min(1e-12).view(-1, 1, 1, 1)
-    return lambda place, sample: (x[sample] - place.view(-1, 1, 1, 1) * step[sample]).clamp(0, 1), LONGEST
+    step = relevance / _wide(relevance.flatten(1).abs().amax(1).clamp_min(1e-12), x)
+    low, high = model.domain_of(x).bounds(x)
+    return lambda place, sample: (x[sample] - _wide(place, x) * step[sample]).clamp(low, high), LONGEST
 
 
 def _tied(model: whybox.Model, x: Tensor, pair: Tensor, way: tuple[Way, float]) -> tuple[Tensor, Tensor]:
@@ -100,8 +102,13 @@ def _tied(model: whybox.Model, x: Tensor, pair: Tensor, way: tuple[Way, float]) 
         over = gap(middle) <= 0
         low, high = torch.where(over, low, middle), torch.where(over, middle, high)
     tied = beyond.any(1) & (gap(high).abs() <= TOLERANCE)
-    found = walk(high, everyone).masked_fill(~tied.view(-1, 1, 1, 1), torch.nan)
+    found = walk(high, everyone).masked_fill(~_wide(tied, x), torch.nan)
     return found, high.masked_fill(~tied, torch.nan)
+
+
+def _wide(values: Tensor, x: Tensor) -> Tensor:
+    """A value of each input (n,), to be broadcast over inputs like x."""
+    return values.view(-1, *(1,) * (x.ndim - 1))
 
 
 def _carried(curve: Tensor) -> Tensor:

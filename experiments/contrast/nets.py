@@ -1,5 +1,7 @@
 """The nets of the measurement: the paper's classifier, an independent one, and autoencoders of each class."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +52,12 @@ def autoencoder() -> nn.Module:
 
 def classifier() -> whybox.Model:
     """The paper's classifier of MNIST, trained where its weights are not there."""
-    module = _known(HERE / "mnist-classifier.safetensors", Classifier, epochs=4)
+    return classifier_of(HERE / "mnist-classifier.safetensors", 4, lambda: mnist("train"))
+
+
+def classifier_of(path: Path, epochs: int, data: Callable[[], tuple[Tensor, Tensor]]) -> whybox.Model:
+    """The paper's classifier of other data, trained where there is no such file."""
+    module = _known(path, Classifier, epochs, data=data)
     return whybox.Model(module, name="the paper's classifier", domain=whybox.Domain((0.0,), (1.0,)), chunk=64)
 
 
@@ -62,8 +69,11 @@ def judge() -> nn.Module:
 def autoencoders(folder: Path) -> list[nn.Module]:
     """One for each class, and one for all of them, which is the last."""
     return [
-        _known(folder / f"autoencoder-{name}.safetensors", autoencoder, epochs, seed, digit)
-        for seed, (name, epochs, digit) in enumerate([*((str(c), 15, c) for c in range(CLASSES)), ("all", 3, None)])
+        *(
+            _known(folder / f"autoencoder-{digit}.safetensors", autoencoder, 15, digit, partial(_only, digit))
+            for digit in range(CLASSES)
+        ),
+        _known(folder / "autoencoder-all.safetensors", autoencoder, 3, CLASSES),
     ]
 
 
@@ -82,18 +92,26 @@ def accuracy(net: nn.Module, digits: Tensor, labels: Tensor) -> float:
     return torch.cat(right).double().mean().item()
 
 
-def _known(path: Path, build: type[nn.Module], epochs: int, seed: int = SEED, digit: int | None = None) -> nn.Module:
-    """A net whose weights are in this file; trained on MNIST, or on one of its digits, where there is none."""
+def _only(digit: int) -> tuple[Tensor, Tensor]:
+    digits, labels = mnist("train")
+    return digits[labels == digit], labels[labels == digit]
+
+
+def _known(
+    path: Path,
+    build: Callable[[], nn.Module],
+    epochs: int,
+    seed: int = SEED,
+    data: Callable[[], tuple[Tensor, Tensor]] = lambda: mnist("train"),
+) -> nn.Module:
+    """A net whose weights are in this file; trained on these data, MNIST's by default, where there is none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = build()
     if path.is_file():
         net.load_state_dict(load_file(path))
     else:
-        digits, labels = mnist("train")
-        if digit is not None:
-            digits, labels = digits[labels == digit], labels[labels == digit]
-        _train(net, digits, labels, epochs, seed)
+        _train(net, *data(), epochs, seed)
         save_file(net.state_dict(), path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
     return net.eval()

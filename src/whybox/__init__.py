@@ -35,7 +35,9 @@ _PLACES = {
     "whybox.evaluation.studies.study": ("Findings", "Study"),
     "whybox.inspection": ("Inspection", "inspect"),
 }
-_MODULES = {name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report")}
+_MODULES = {
+    name: f"whybox.{name}" for name in ("attribution", "datasets", "evaluation", "models", "plot", "report", "text")
+}
 _MODULES["latent"] = "whybox.contrast.latent"
 _MODULES["rules"] = "whybox.attribution.backprop.rules"
 _NAMES = {name: module for module, names in _PLACES.items() for name in names}

@@ -10,8 +10,9 @@ from whybox.core import registry
 from whybox.core.errors import WhyboxError
 from whybox.core.explanation import Explanation
 from whybox.core.layout import by_position
-from whybox.core.method import Check, Method
+from whybox.core.method import Attribution, Check, Method
 from whybox.core.model import Model
+from whybox.core.passage import PADDING
 from whybox.core.start import check_outputs, started
 from whybox.core.target import Target
 from whybox.core.tree import Inputs, as_tuple, each
@@ -41,7 +42,8 @@ def explain(
         model, inputs, target, forward_kwargs, seed, progress, at: as in `Method.run`.
         method: a method, its name, or text such as "smooth_grad(of=gradient, samples=16)".
         checks: besides the method's own checks and evidence, run the method once more on a copy of the model with
-            shuffled weights, and compare pictures with an edge detector.
+            shuffled weights (not for a contrast that was searched for: it is held against the model itself), and
+            compare pictures with an edge detector.
 
     Returns:
         the record of the answer, on the CPU: `.relevance`, `.predictions()`, `.checks`, `.plot()`, `.save(path)`.
@@ -65,7 +67,7 @@ def explain(
     measured = (
         *answer.checks,
         *evidence,
-        *(_trust(model, inputs, chosen, task.target, answer.relevance, options) if checks else ()),
+        *(_trust(model, inputs, chosen, task.target, answer, options) if checks else ()),
     )
     return Explanation(
         relevance=each(_to_cpu, answer.relevance),
@@ -88,24 +90,16 @@ def explain(
 
 
 def _trust(
-    model: Model, inputs: Inputs, method: Method, target: Target, relevance: Inputs, options: dict[str, Any]
+    model: Model, inputs: Inputs, method: Method, target: Target, answer: Attribution, options: dict[str, Any]
 ) -> list[Check]:
     """The checks that any method must stand, on the first input."""
     picture = as_tuple(inputs)[0]
-    first = by_position(as_tuple(relevance)[0], picture)
-    says = (
-        "Rank correlation with the same method's map for a copy of the model whose weights are shuffled. A map "
-        "that hardly changes does not show what the model has learned."
-    )
-    try:
-        destroyed = _of_random_weights(model, inputs, method, target, options)
-        likeness = _likeness(first, destroyed)
-        if bool(_is_blank(destroyed).any()):
-            says = f"{says} However its weights are shuffled, the copy's own map is the same everywhere."
-    except WhyboxError as error:  # the answer itself stands; say why this check does not
-        likeness = torch.full((len(first),), torch.nan, dtype=torch.float64)
-        says = f"{says} Not measured: {error}"
-    found = [Check("likeness to the map of random weights", likeness, 0.5, says)]
+    first = by_position(as_tuple(answer.relevance)[0], picture)
+    found = []
+    # A contrast that was searched for has been held against the model itself: without its weights there is no tie.
+    # Maps of two such steps in one latent space are alike whatever they mean, and the copy mostly has no contrast.
+    if "contrast_image" not in answer.details:
+        found.append(_of_weights(model, inputs, method, target, first, options))
     if picture.ndim == 4 and options["at"] is None:
         found.append(
             Check(
@@ -120,6 +114,26 @@ def _trust(
         says = "The map is the same everywhere, so it says nothing of where the evidence lies."
         found.append(Check("blank map", _is_blank(first).double(), 0.5, says))
     return found
+
+
+def _of_weights(
+    model: Model, inputs: Inputs, method: Method, target: Target, first: Tensor, options: dict[str, Any]
+) -> Check:
+    """Whether the first input's map is alike for a copy of the model with shuffled weights."""
+    picture = as_tuple(inputs)[0]
+    says = (
+        "Rank correlation with the same method's map for a copy of the model whose weights are shuffled. A map "
+        "that hardly changes does not show what the model has learned."
+    )
+    try:
+        destroyed = _of_random_weights(model, inputs, method, target, options)
+        likeness = _likeness(first, destroyed, None if picture.is_floating_point() else picture != PADDING)
+        if bool(_is_blank(destroyed).any()):
+            says = f"{says} However its weights are shuffled, the copy's own map is the same everywhere."
+    except WhyboxError as error:  # the answer itself stands; say why this check does not
+        likeness = torch.full((len(first),), torch.nan, dtype=torch.float64)
+        says = f"{says} Not measured: {error}"
+    return Check("likeness to the map of random weights", likeness, 0.5, says)
 
 
 def _of_random_weights(model: Model, inputs: Inputs, method: Method, target: Target, options: dict[str, Any]) -> Tensor:
@@ -142,8 +156,14 @@ def _of_random_weights(model: Model, inputs: Inputs, method: Method, target: Tar
     return map
 
 
-def _likeness(map: Tensor, other: Tensor) -> Tensor:
-    """|Rank correlation| of each sample's map (n, *grid) with another one; NaN for a map that is blank."""
+def _likeness(map: Tensor, other: Tensor, real: Tensor | None = None) -> Tensor:
+    """|Rank correlation| of each sample's map (n, *grid) with another one; NaN for a map that is blank.
+
+    Where there are tokens that are not `real`, on those alone that are: padding is alike in all maps.
+    """
+    if real is not None and real.shape == map.shape and not bool(real.all()):
+        rows = zip(map, other, real.cpu(), strict=True)
+        return torch.cat([_likeness(one[None, keep], two[None, keep]) for one, two, keep in rows])
     return torch.where(_is_blank(map), torch.nan, rank_correlation(map[:, None], other[:, None]).abs())
 
 

@@ -77,6 +77,16 @@ def test_a_copy_of_random_weights_that_is_dead_is_shuffled_again(x, monkeypatch)
     assert "the copy's own map is the same everywhere" in found.says
 
 
+def test_a_contrast_is_held_against_the_model_itself(x):
+    """No check against random weights of what was searched for; of a contrast made of maps there is."""
+    generator = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
+    searched = whybox.XGEM(whybox.latent.Latent.of(generator, 2), starts=1, rounds=1)
+    names = [set(checks(method, x, target=Contrast())) for method in (searched, whybox.WeightedContrast(Gradient()))]
+    assert WEIGHTS not in names[0]
+    assert {"no contrast found", EDGES} <= names[0]
+    assert WEIGHTS in names[1]
+
+
 def test_scores_of_other_targets(x):
     module = net()
     out = module(x).detach()

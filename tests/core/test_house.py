@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "datasets": {"core"},
     "plot": {"core"},
     "report": {"core", "attribution", "contrast", "evaluation", "explaining", "plot"},
+    "text": {"core", "attribution", "explaining"},
 }
 # Explanations and comparisons draw and write themselves.
 DRAWN = ("core/explanation.py", "evaluation/comparison.py")

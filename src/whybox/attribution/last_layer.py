@@ -98,6 +98,8 @@ def positions_of(task: Task) -> tuple[int, ...]:
     if len(as_tuple(task.inputs)) > 1:
         raise InputError("class activation maps explain a single input; give the model's others as forward_kwargs")
     positions = tuple(as_tuple(task.inputs)[0].shape[2:])
+    if task.at is not None and as_tuple(task.at[1])[0].ndim == 2:
+        raise InputError("class activation maps need pictures, series or video; tokens have no maps")
     if not 1 <= len(positions) <= 3:
         raise InputError("class activation maps need an input with positions: pictures (n, c, h, w), series or video")
     return positions

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from whybox.core.method import Method
     from whybox.evaluation.metric import Metric
 
+# Those asked for where nothing is said, of texts.
+TEXT_METHODS = ("lrp", "integrated_gradients", "occlusion", "generic_attention")
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODELS = (
     "digits (comes with whybox), torchvision:NAME, timm:NAME, hf:ID or path/to/file.py:FACTORY, "
@@ -25,6 +27,29 @@ def pictures(arguments: Iterable[str]) -> list[Path]:
     for argument in arguments:
         found.update(dict.fromkeys(_expanded(argument)))
     return list(found)
+
+
+def texts(arguments: Iterable[str], specs: Iterable[str]) -> list[str] | None:
+    """The texts that the arguments are, those in .txt files among them; None where they name pictures.
+
+    A text is what is no file and looks like none, where the model may be one of texts.
+    """
+    found = list(arguments)
+    if any(spec == "digits" or spec.startswith(("torchvision:", "timm:")) for spec in specs):
+        return None
+    if not found or not all(map(_is_text, found)):
+        return None
+    return [Path(one).read_text(encoding="utf-8").strip() if one.endswith(".txt") else one for one in found]
+
+
+def _is_text(argument: str) -> bool:
+    if argument.endswith(".txt"):
+        return Path(argument).is_file()
+    try:
+        there = Path(argument).expanduser().exists()
+    except OSError:  # longer than any name
+        there = False
+    return not there and not argument.lower().endswith(_PICTURES)
 
 
 def _expanded(argument: str) -> list[Path]:

@@ -9,6 +9,7 @@ import typer
 
 from whybox._version import __version__
 from whybox.cli import latent
+from whybox.cli.asked import TEXT_METHODS
 from whybox.cli.contrast import contrast
 from whybox.cli.options import Report, Weights, command_line
 from whybox.cli.terminal import reported
@@ -74,7 +75,12 @@ def demo(output: Report = Path("whybox-demo.html")) -> None:
 @app.command()
 def explain(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", help="Pictures, folders of pictures, or patterns such as '*.png'.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures, folders of pictures, or patterns such as '*.png'; for a model of texts the text itself, or "
+            "a .txt file.",
+        ),
     ],
     model: Annotated[
         list[str] | None,
@@ -92,7 +98,7 @@ def explain(
             metavar="A,B,...",
             help="Methods and their fields, as in 'gradient,smooth_grad(samples=64)', or files that `whybox fit` has "
             "written; see `whybox methods`.  "
-            f"[default: {', '.join(DEFAULT_METHODS)}]",
+            f"[default: {', '.join(DEFAULT_METHODS)}; for texts {', '.join(TEXT_METHODS)}]",
         ),
     ] = None,
     target: Annotated[
@@ -114,7 +120,7 @@ def explain(
         str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON too; '-' for the output.")
     ] = None,
 ) -> None:
-    """Explain predictions for pictures, and write a report.
+    """Explain predictions for pictures or texts, and write a report.
 
     Example: whybox explain cat.jpg --model torchvision:resnet50 --versus dog
     """
@@ -260,8 +266,9 @@ def inspect(
     ] = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="As for `explain`.")] = None,
     composite: Annotated[
-        str, typer.Option(metavar="NAME", help="The rules of LRP; see `whybox methods lrp`.")
-    ] = "epsilon_plus_flat",
+        str | None,
+        typer.Option(metavar="NAME", help="The rules of LRP; see `whybox methods lrp`.  [default: by the model]"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write everything as JSON.")] = False,
 ) -> None:
     """Look into a model: its operations, and which methods are exact, approximate or refused on it.

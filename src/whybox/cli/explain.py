@@ -1,6 +1,7 @@
 """`whybox explain`: check what was asked, load, explain, write the report, say the results."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from whybox.core.model import Model
+    from whybox.core.passage import Passage
     from whybox.core.target import Contrast
     from whybox.report import Findings
+
+
+_NAME = 70  # columns for what a text is called by
 
 
 @dataclass(frozen=True)
@@ -44,23 +49,27 @@ class Request:
 
 @dataclass(frozen=True)
 class Question:
-    """A model with the pictures as its inputs, and the classes as its indices."""
+    """A model with the pictures or texts as its inputs, and the classes as its indices."""
 
     model: "Model"
     inputs: "Tensor"
     target: int | None
     versus: int | None
+    at: str | None
+    passages: "tuple[Passage, ...] | None" = None
 
 
 def explain(request: Request, work: Work) -> None:
     """Do what was asked. All that can be checked without a model is checked before one is loaded."""
     work.doing = "checking what was asked"
-    paths = asked.pictures(request.images)
+    texts = asked.texts(request.images, request.models)
+    paths = [] if texts else asked.pictures(request.images)
     models = asked.models(request.models, request.weights)
     to_stdout = request.json == "-"
     json_path = None if request.json is None or to_stdout else Path(request.json)
     asked.outputs(request.output, json_path, paths)
-    methods = asked.methods(request.methods, request.models[0])
+    usual = texts and request.optional_methods
+    methods = asked.methods(",".join(asked.TEXT_METHODS) if usual else request.methods, request.models[0])
     device = asked.device(request.device)
     seed = asked.seed(request.seed)
     check_pictures(paths, work)
@@ -70,26 +79,26 @@ def explain(request: Request, work: Work) -> None:
         from whybox.models import load
 
         work.doing = f"loading {spec}"
-        questions.append(_question(load(spec, weights, device), paths, request))
+        model = load(spec, weights, device)
+        questions.append(_text_question(model, texts, request) if texts else _question(model, paths, request))
 
     from whybox import report
 
     findings = []
-    names = [str(path) for path in paths]
+    names = [textwrap.shorten(text, _NAME, placeholder=" …") for text in texts or ()] or [str(path) for path in paths]
     for question in questions:
         work.doing = f"explaining {question.model.name}"
-        findings.append(
-            report.collect(
-                question.model,
-                question.inputs,
-                methods,
-                _target(question, request),
-                versus=question.versus,
-                at=request.layer,
-                seed=seed,
-                progress=progress(),
-            )
+        found = report.collect(
+            question.model,
+            question.inputs,
+            methods,
+            _target(question, request),
+            versus=question.versus,
+            at=question.at,
+            seed=seed,
+            progress=progress(),
         )
+        findings.append(found if question.passages is None else found.of_texts(question.passages))
     write_report(request.output, findings, names, request.command, work)
     record = {"command": request.command, "models": [report.as_json(found, names) for found in findings]}
     text = json.dumps(record, indent=2, allow_nan=False)
@@ -147,7 +156,26 @@ def _question(model: "Model", paths: Sequence[Path], request: Request) -> Questi
         raise InputError(f"--target and --versus name the same class, {target}; give two different ones")
     if target is None and versus is not None:
         _check_versus(model, inputs, paths, versus)
-    return Question(model, inputs, target, versus)
+    return Question(model, inputs, target, versus, request.layer)
+
+
+def _text_question(model: "Model", texts: Sequence[str], request: Request) -> Question:
+    """What is asked of this model about texts, at its embedding or at the layer that was asked for."""
+    from whybox import text
+    from whybox.core.taps import find_layer
+
+    if model.tokenizer is None:
+        raise InputError(
+            f"{model.name} has no tokenizer to read {texts[0]!r} with, and there is no such file; give it pictures, or "
+            "save the tokenizer beside the model"
+        )
+    asked = text.ask(model, None, texts)
+    if request.layer is not None:
+        find_layer(asked.model.module, request.layer)
+    target, versus = (None if name is None else asked.index(name) for name in (request.target, request.versus))
+    if target is not None and target == versus:
+        raise InputError(f"--target and --versus name the same class, {target}; give two different ones")
+    return Question(asked.model, asked.inputs, target, versus, request.layer or asked.at, asked.passages)
 
 
 def _check_versus(model: "Model", inputs: "Tensor", paths: Sequence[Path], versus: int) -> None:

@@ -9,7 +9,9 @@ from whybox.cli.explain import check_pictures, inputs_of, predict
 from whybox.cli.terminal import Work
 
 
-def inspect_model(work: Work, spec: str, images: list[str], weights: str | None, composite: str, json: bool) -> None:
+def inspect_model(
+    work: Work, spec: str, images: list[str], weights: str | None, composite: str | None, json: bool
+) -> None:
     """Print what is found, as text or as JSON."""
     work.doing = "checking what was asked"
     paths = asked.pictures(images)

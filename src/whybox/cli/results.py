@@ -1,5 +1,6 @@
 """The results on the terminal: for each picture the verdict, its classes, and how far each method can be trusted."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ import typer
 from whybox.cli.methods import written
 from whybox.cli.terminal import Work
 from whybox.core.errors import InputError, WhyboxError
-from whybox.core.text import columns, wrap
+from whybox.core.text import columns, width, wrap
 
 if TYPE_CHECKING:
+    from whybox.core.explanation import Explanation
     from whybox.report import Findings
 
 _BAR = 20
@@ -37,7 +39,7 @@ def show(findings: "Sequence[Findings]", names: Sequence[str], *, err: bool = Fa
     for sample, name in enumerate(names):
         typer.echo(name, err=err)
         for found, title in zip(findings, titles, strict=True):
-            for line in (*_prediction(found, sample, title), *_methods(found, sample), ""):
+            for line in (*_prediction(found, sample, title), *_methods(found, sample, err), ""):
                 typer.echo(line, err=err)
 
 
@@ -51,7 +53,7 @@ def _prediction(found: "Findings", sample: int, model: str) -> list[str]:
     return [wrap(sentence, "  "), *(columns(bars, "    ") if bars else []), wrap(said.question, "  ")]
 
 
-def _methods(found: "Findings", sample: int) -> list[str]:
+def _methods(found: "Findings", sample: int, err: bool) -> list[str]:
     """For each method whether its map can be relied on, or why it is left out; and whether the methods agree."""
     from whybox.core.configs import config_titles
     from whybox.core.explanation import Explanation
@@ -74,10 +76,23 @@ def _methods(found: "Findings", sample: int) -> list[str]:
         if isinstance(result, Explanation) and is_change(result):
             told = [change_question(result, sample), *change_lines(result, sample), said]
         lines += [f"    {_called(result.method)}", *(wrap(text, "        ") for text in told)]
+        if isinstance(result, Explanation) and result.passages is not None:
+            lines += _text(result, sample, err)
     if panel.agreement is not None:
         median = f"median rank correlation {panel.agreement.median:.2g}"
         lines.append(wrap(f"The methods {panel.agreement.verdict} ({median}).", "  "))
     return lines
+
+
+def _text(result: "Explanation", sample: int, err: bool) -> list[str]:
+    """The text in colour, and what the colours mean."""
+    from whybox.plot import words
+    from whybox.plot.terminal import coloured_text, legend, takes_colour
+
+    colour = takes_colour(sys.stderr if err else sys.stdout)
+    found, scale = words(result, sample)
+    lines = coloured_text(found, scale, colour=colour, width=width(), indent=" " * 8)
+    return [*lines, wrap(f"{legend(scale, colour=colour)}.", "        ")]
 
 
 def _called(config: dict[str, Any]) -> str:

@@ -37,9 +37,11 @@ class CDeepEx(Method):
     iteration from the start that was kept, NaN behind the last; `latents` z0 and z_e; `reconstruction`: the distance of
     G(z0) from I; `forwards` and `backwards` of the search. A sample without a contrast has NaN in place of what was not
     found.
-    Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for up to three other classes;
-    where nothing settles, at most 74 · rounds more. Beside these three forward passes, and 128 for the whole batch; z0
-    costs no pass of the model.
+    Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for every near one of three other
+    classes where its step is taken, about every second time; where nothing settles, at most 74 · rounds more. A start
+    ends where it is farther than another one that has settled. A backward pass counts each sample whose gradient is
+    asked for, though a chunk goes back whole. Beside these three forward passes, and 128 for the whole batch; z0 costs
+    no pass of the model.
     Limits: as natural as what G draws, and as near as G comes to the input (see the check); a local optimum, one of
     several, and not quite that where more than three other classes are as likely as the two; says nothing of what lies
     off the latent space.

@@ -18,9 +18,9 @@ from whybox.core.active import Active
 # So many inequalities are linearised: where more hold with equality at the answer, it is not quite the nearest.
 RIVALS = 3
 TRIALS = 40
-# Where the constraints hold, a step shorter than this share of the way so far is not taken; one shorter than this
-# multiple of √dimension, the size of a z ~ N(0, I), never is.
-SETTLED, NOTHING = 1e-3, 1e-6
+# Where the constraints hold, a step shorter than this share of the way so far is not taken: of the distance it would
+# save about half the share's square. One shorter than this multiple of √dimension, the size of a z ~ N(0, I), never is.
+SETTLED, NOTHING = 1e-2, 1e-6
 # σ: the first, the least but 0, and by which it changes where the merit falls by less or more than these shares of what
 # was promised; a step is taken where it falls by the last of them.
 _DAMPING, _LEAST, _CHANGE = 0.0, 0.1, 4.0
@@ -34,7 +34,7 @@ _NOISE = 1e-7
 def polish(record: Record, rows: Tensor, z: Tensor) -> Tensor:
     """Search from a point of each of these rows (k, d); say which are settled (k,). The record keeps what was found."""
     settled = torch.zeros(len(rows), dtype=torch.bool)
-    values, slopes = record.ask(rows, z, _weigh)
+    values, slopes = record.ask(rows, z, lambda values, _: _weigh(values, values[:, 0].abs()))
     one = z.new_ones(len(rows))
     state = Active(
         len(rows), z=z, values=values, slopes=slopes, damping=_DAMPING * one, stiffness=_STIFFNESS * one
@@ -49,6 +49,9 @@ def polish(record: Record, rows: Tensor, z: Tensor) -> Tensor:
         still = (length <= NOTHING * z.shape[1] ** 0.5) & (wanted == state["stiffness"])
         last = (held & (undamped <= SETTLED * way.norm(dim=1))) | still
         last |= ~torch.isfinite(length)
+        # Nor is it gone on where another start of the sample has settled nearer than this one is and goes.
+        reached = record.reached()[here]
+        last |= (way.norm(dim=1) > reached) & ((way + state["step"]).norm(dim=1) > reached)
         record.settle(here, z, values, last & held)
         settled[state.sample[last & held]] = True
         if trial == TRIALS or bool(last.all()):
@@ -78,13 +81,22 @@ def _try(record: Record, rows: Tensor, state: Active) -> None:
     """Take the steps on which the merit falls, and adapt σ to how well it was foretold."""
     origin, stiffness = record.origin[rows], state["stiffness"]
 
-    def merit(z: Tensor, values: Tensor) -> Tensor:
-        return (z - origin).square().sum(1) / 2 + stiffness * miss(_centred(values))
+    def fallen(values: Tensor, here: Tensor) -> Tensor:
+        """By how much the merit has fallen on the step, as a share of what was promised."""
+        before, most = state["values"][here], stiffness[here]
+        gained = farther[here] + most * (miss(_centred(before)) - miss(_centred(values))) + _NOISE * (1 + most)
+        return gained / state["promised"][here].clamp_min(1e-300)
+
+    def weigh(values: Tensor, here: Tensor) -> Tensor:
+        """No gradient where the step is not taken, nor of a rival farther off than the last step moved any."""
+        moved = (_centred(values) - _centred(state["values"][here])).abs().amax(1)
+        taken = fallen(values, here) > _TAKEN
+        return _weigh(values, moved) * taken[:, None, None]
 
     goal = state["z"] + state["step"]
-    values, slopes = record.ask(rows, goal, _weigh)
-    fallen = merit(state["z"], state["values"]) - merit(goal, values) + _NOISE * (1 + stiffness)
-    share = fallen / state["promised"].clamp_min(1e-300)
+    farther = ((state["z"] - origin).square().sum(1) - (goal - origin).square().sum(1)) / 2
+    values, slopes = record.ask(rows, goal, weigh)
+    share = fallen(values, torch.arange(len(rows)))
     taken = share > _TAKEN
     state["z"] = torch.where(taken[:, None], goal, state["z"])
     state["values"] = torch.where(taken[:, None], values, state["values"])
@@ -110,11 +122,13 @@ def _rivals(values: Tensor) -> Tensor:
     return values[:, 1:].argsort(dim=1, descending=True, stable=True)[:, :RIVALS]
 
 
-def _weigh(values: Tensor, _rows: Tensor) -> Tensor:
-    """Of h, and of g + h/2 of the rivals, the gradients are wanted."""
+def _weigh(values: Tensor, moved: Tensor) -> Tensor:
+    """Of h, and of g + h/2 of the rivals within |h| + `moved` (k,), the gradients are wanted."""
     rivals = _rivals(values)
+    near = _centred(values)[:, 1:].gather(1, rivals) >= -(values[:, 0].abs() + moved)[:, None]
     weights = values.new_zeros((len(values), 1 + rivals.shape[1], values.shape[1]))
     weights[:, 0, 0] = 1
     weights[:, 1:, 0] = 0.5
     weights[:, 1:].scatter_(2, 1 + rivals[:, :, None], 1.0)
+    weights[:, 1:] *= near[:, :, None]
     return weights

@@ -90,7 +90,7 @@ class Problem:
     def ask(self, z: Tensor, sample: Tensor, weigh: Weigh) -> tuple[Tensor, Tensor, Tensor]:
         """As `record.Ask`: h = s_t − s_p, g_i = s_i − s_t + ε for all other classes; told are log p_t and log p_p.
 
-        A forward pass of the model for each point, and a backward pass for each gradient.
+        A forward pass of the model for each point, and a backward pass for each gradient that is wanted.
         """
 
         def differentiate(parts: Inputs, sample: Tensor) -> tuple[Tensor, ...]:
@@ -100,8 +100,12 @@ class Problem:
             values = self.constraints(scores, sample)
             known = values.detach().cpu().double()
             weights = weigh(known, places).to(values)
-            slopes = [self.task.backward((values * w).sum(1), (points,), again=True)[0] for w in weights.unbind(1)]
-            gradients = torch.stack(slopes, 1) if slopes else points.new_zeros((len(points), 0, points.shape[1]))
+            gradients = points.new_zeros((*weights.shape[:2], points.shape[1]))
+            for column, weight in enumerate(weights.unbind(1)):
+                wanted = weight.any(1).nonzero()[:, 0]
+                if len(wanted):
+                    score = (values * weight)[wanted].sum(1)
+                    (gradients[:, column],) = self.task.backward(score, (points,), again=True)
             told = scores.detach().log_softmax(1).gather(1, self.pair[sample].to(scores.device))
             return known, gradients.cpu().double(), told.cpu().double()
 

@@ -19,7 +19,7 @@ ROUNDING = 1e-4
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """From constraint values (k, 1 + m) and the places (k,) of those rows among the rows asked for, to the combinations of
-constraints whose gradients are wanted (k, r, 1 + m)."""
+constraints whose gradients are wanted (k, r, 1 + m); none where all is zero."""
 
 Ask = Callable[[Tensor, Tensor, Weigh], tuple[Tensor, Tensor, Tensor]]
 """From points (k, d), the sample of each (k,) and `Weigh`, to the constraint values h, g_1, …, g_m (k, 1 + m), the
@@ -61,10 +61,15 @@ class Record:
 
     def ask(self, rows: Tensor, z: Tensor, weigh: Weigh) -> tuple[Tensor, Tensor]:
         """Constraint values and gradients at a point of each of these rows, which is remembered if it is the best."""
-        values, gradients, told = self._ask(z, self.sample[rows], weigh)
+
+        def counted(values: Tensor, places: Tensor) -> Tensor:
+            weights = weigh(values, places)
+            self.backwards[rows[places]] += weights.any(2).sum(1)
+            return weights
+
+        values, gradients, told = self._ask(z, self.sample[rows], counted)
         self._told.append((rows, self.forwards[rows], told))
         self.forwards[rows] += 1
-        self.backwards[rows] += gradients.shape[1]
         distance, missed = self._distance(rows, z), violation(values)
         ok = self.fulfilled(values)
         nearer = ok & ((self.status[rows] != NOT_SETTLED) | (distance < self.distance[rows]))
@@ -89,18 +94,17 @@ class Record:
 
     def answered(self) -> Tensor:
         """Whether this row's sample is solved, by this row or by another one (n,)."""
-        solved = torch.zeros(int(self.sample.max()) + 1, dtype=torch.bool)
-        solved[self.sample[self.status == SOLVED]] = True
-        return solved[self.sample]
+        return self.reached().isfinite()
+
+    def reached(self) -> Tensor:
+        """The least distance at which a row of each row's sample has settled, infinite where none has (n,)."""
+        return self._least(self.distance.where(self.status == SOLVED, torch.inf))
 
     def nearest(self) -> Tensor:
         """Whether this row has the point that violates the constraints least, of its sample's rows (n,)."""
-        least = torch.full((int(self.sample.max()) + 1,), torch.inf, dtype=torch.float64)
-        least = least.scatter_reduce(0, self.sample, self.violation, "amin")
-        first = torch.full(least.shape, len(self.sample))
-        mine = (self.violation == least[self.sample]).nonzero()[:, 0]
-        first = first.scatter_reduce(0, self.sample[mine], mine, "amin")
-        own: Tensor = torch.arange(len(self.sample)) == first[self.sample]
+        row = torch.arange(len(self.sample))
+        mine = self.violation == self._least(self.violation)
+        own: Tensor = row == self._least(row.where(mine, len(row)))
         return own
 
     def told(self) -> Tensor:
@@ -110,6 +114,13 @@ class Record:
         for rows, places, told in self._told:
             kept[rows, places] = told
         return kept
+
+    def _least(self, values: Tensor) -> Tensor:
+        """The least of the values (n,) of all rows of each row's sample."""
+        least = values.new_empty(int(self.sample.max()) + 1).scatter_reduce(
+            0, self.sample, values, "amin", include_self=False
+        )
+        return least[self.sample]
 
     def _distance(self, rows: Tensor, z: Tensor) -> Tensor:
         distance: Tensor = (z - self.origin[rows]).norm(dim=1)

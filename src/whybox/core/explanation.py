@@ -19,6 +19,7 @@ from whybox.core.files import write_whole
 from whybox.core.layout import by_position
 from whybox.core.method import Check
 from whybox.core.model import Domain
+from whybox.core.passage import Passage
 from whybox.core.tree import Inputs, as_tuple, each
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Explanation:
         seconds, forwards, backwards: the cost of the method, without the checks.
         seed, at: as they were given.
         versions: of whybox, torch, Python and the platform.
+        passages: for texts, what stands at the positions of each; None for other inputs.
     """
 
     relevance: Inputs
@@ -76,6 +78,7 @@ class Explanation:
     seed: int = 0
     at: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
+    passages: tuple[Passage, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -94,6 +97,7 @@ class Explanation:
             outputs=self.outputs[rows],
             checks=tuple(replace(check, values=check.values[rows]) for check in self.checks),
             details=_map_tensors(self.details, lambda value: value[rows] if len(value) == len(self) else value),
+            passages=self.passages and self.passages[rows],
         )
 
     def predictions(self, sample: int = 0, count: int = 5) -> list[Prediction]:
@@ -119,6 +123,17 @@ class Explanation:
     def by_position(self) -> Tensor:
         """The first input's relevance with one value per position, (n, *grid): what is drawn and compared."""
         return by_position(as_tuple(self.relevance)[0], as_tuple(self.inputs)[0])
+
+    def tokens(self, sample: int = 0) -> list[tuple[str, float]]:
+        """The tokens of a text, each with its relevance.
+
+        Raises:
+            InputError: what is explained is no text.
+        """
+        if self.passages is None:
+            raise InputError("this explanation is not one of texts; whybox.text.tokens explains these")
+        pieces = self.passages[sample].pieces
+        return list(zip(pieces, self.by_position()[sample, : len(pieces)].tolist(), strict=True))
 
     @property
     def shows(self) -> str:
@@ -161,6 +176,14 @@ class Explanation:
         html: str = fragment(self)
         return html
 
+    def __str__(self) -> str:
+        if self.passages is None:
+            return repr(self)
+        from whybox.plot import terminal
+
+        drawn: str = terminal(self)
+        return drawn
+
     def __repr__(self) -> str:
         shape = tuple(as_tuple(self.relevance)[0].shape)
         more = ", …" if len(self) > 1 else ""
@@ -178,7 +201,7 @@ def versions() -> dict[str, str]:
     }
 
 
-_VALUES = {"Check": Check, "Domain": Domain}
+_VALUES: dict[str, Any] = {"Check": Check, "Domain": Domain, "Passage": Passage}
 
 
 def _split(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
@@ -186,7 +209,7 @@ def _split(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     if isinstance(value, Tensor):
         tensors[path] = value.contiguous().clone()
         return {"$tensor": path}
-    if isinstance(value, (Check, Domain)):
+    if type(value).__name__ in _VALUES:
         fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
         return {"$value": type(value).__name__, **_split(fields, tensors, path)}
     if isinstance(value, dict):

@@ -57,6 +57,7 @@ class Model:
         preprocess: turns a PIL image into one input (c, h, w), and an input back into a picture (`display`).
         labels: the names of the classes, in the order of the outputs.
         input_size: the shape of one input, without the batch axis.
+        tokenizer: turns a text into token numbers, as one of transformers does.
         chunk: how many samples go through the module at once; measured where it is not given.
     """
 
@@ -69,6 +70,7 @@ class Model:
         preprocess: Callable[[Any], Tensor] | None = None,
         labels: Sequence[str] | None = None,
         input_size: tuple[int, ...] | None = None,
+        tokenizer: Any = None,
         chunk: int | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
@@ -81,6 +83,7 @@ class Model:
         self.preprocess = preprocess
         self.labels = None if labels is None else tuple(labels)
         self.input_size = input_size
+        self.tokenizer = tokenizer
         self.chunk = chunk
         self._chunk_sizes: dict[Any, ChunkSize] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whybox.attribution.backprop.composites import Composite
+from whybox.attribution.backprop.composites import Composite, default
 from whybox.attribution.backprop.lrp import LRP
 from whybox.attribution.backprop.trace import CAUSES, Trace
 from whybox.core.errors import InputError, ModelError
@@ -99,7 +99,7 @@ def inspect(
     inputs: Inputs | None = None,
     target: Any = None,
     *,
-    composite: str | Composite = LRP.composite,
+    composite: str | Composite | None = None,
     forward_kwargs: Mapping[str, Any] | None = None,
     at: str | None = None,
 ) -> Inspection:
@@ -110,7 +110,7 @@ def inspect(
         inputs: what to try it on, a batch or a tuple of them; by default one input of random values within the model's
             domain. Real inputs tell more: how much of the score is absorbed where depends on them.
         target, forward_kwargs, at: as in `Method.run`.
-        composite: the rules of LRP; a name or a Composite.
+        composite: the rules of LRP, as there.
 
     Cost: LRP's trace, then every method once that asks for more than outputs, those that draw samples with two.
 
@@ -119,6 +119,7 @@ def inspect(
         ModelError: the model cannot be run on the inputs.
     """
     model = Model.wrap(model)
+    composite = composite or default(model.module)
     lrp = LRP(composite)
     given, shown = _inputs(model, inputs)
     options = {"forward_kwargs": forward_kwargs, "at": at}

@@ -6,8 +6,8 @@ operations without a rule are as reported for these versions.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 
 from torch import nn
 
@@ -37,15 +37,22 @@ class Pitfall:
 def pitfalls(steps: Sequence[Step], module: nn.Module) -> tuple[Pitfall, ...]:
     """The pitfalls of a model, told from what it ran and from the order in which its layers are declared."""
     shared = {source for source, count in Counter(i for step in steps for i in step.inputs).items() if count > 1}
-    own = [step for step in steps if step.layer is not None]
+    own = [step for step in _whole(steps) if step.layer is not None]
     found = [_pitfall(name, [step for step in own if fits(step)], why) for name, (fits, why) in _BY_OPERATION.items()]
     joined = [step for step in own if _is_concatenation(step) and shared & set(step.inputs)]
     found.append(_pitfall("concatenation with a tensor that is used elsewhere too", joined, _SHARED))
-    runs = Counter((step.module, step.name) for step in steps if _has_a_rule(step))
-    again = [step for step in steps if runs[step.module, step.name] > 1 and _has_a_rule(step)]
+    runs = Counter((step.module, step.name) for step in own if _has_a_rule(step))
+    again = [step for step in own if runs[step.module, step.name] > 1 and _has_a_rule(step)]
     found.append(_pitfall("layer that runs more than once", again, _REUSED))
     found += [_pitfall(name, part, why) for name, part, why in _batch_norms(steps, module)]
     return tuple(pitfall for pitfall in found if pitfall.count)
+
+
+def _whole(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps as module-based tools would see them: what was taken apart is one again."""
+    for (_, within), parts in groupby(steps, key=lambda step: (step.module, step.within)):
+        first, *rest = parts
+        yield from (replace(first, name=within, kind="fused"),) if within else (first, *rest)
 
 
 def _pitfall(name: str, steps: Sequence[Step], why: str) -> Pitfall:
@@ -66,6 +73,7 @@ def _is_sum(step: Step) -> bool:
     return function(step) in ("sum", "nansum", "cumsum", "lp_pool1d", "lp_pool2d", "lp_pool3d", "fold")
 
 
+_FUSED = ("attention", "lstm", "gru", "rnn")
 _BY_OPERATION: dict[str, tuple[Callable[[Step], bool], str]] = {
     "sum of branches": (
         lambda step: step.kind == "addition" and len(step.inputs) > 1,
@@ -105,11 +113,11 @@ _BY_OPERATION: dict[str, tuple[Callable[[Step], bool], str]] = {
         "Taken by its gradient, whose mean is zero, as a layer too: the sum of the relevance is lost.",
     ),
     "attention or recurrence in one operation": (
-        lambda step: step.kind == "unknown" and _is_fused(step),
+        lambda step: step.kind == "fused" or any(part in function(step) for part in _FUSED),
         "What happens inside is hidden from every hook: the tools fail, or take it by its gradient.",
     ),
     "operation without a rule": (
-        lambda step: step.kind == "unknown" and not _is_fused(step),
+        lambda step: step.kind == "unknown" and not any(part in function(step) for part in _FUSED),
         "Taken by its gradient without a word.",
     ),
 }
@@ -129,10 +137,6 @@ _BATCH_NORM = {
         "zennit does not find the layer to merge it into, so relevance passes it and its shift is not accounted for."
     ),
 }
-
-
-def _is_fused(step: Step) -> bool:
-    return any(part in function(step) for part in ("attention", "lstm", "gru", "rnn"))
 
 
 def _is_concatenation(step: Step) -> bool:

@@ -150,6 +150,7 @@ def conventions(steps: Sequence[Step]) -> list[str]:
         "relevance is shared by convention at {} of two signals": multiplies_signals,
         "{} is taken by a Taylor expansion": lambda step: step.kind in ("softmax", "logarithm_of_softmax"),
         "the denominators of {} count as constants": lambda step: step.kind in (*NORMS, "quotient_norm"),
+        "the gates of {} count as constants": lambda step: step.kind in ("recurrent_net", "recurrent_cell"),
         "no rule is known for {}, so that it is refused as soon as relevance arrives there": lambda step: (
             step.kind == "unknown"
         ),

@@ -1,4 +1,4 @@
-"""Image and text classifiers of transformers, from the hub or from a local folder."""
+"""Image and text classifiers and language models of transformers, from the hub or from a local folder."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,8 @@ from whybox.models.torchvision_models import prepare_torchvision
 
 _log = logging.getLogger(__name__)
 _IMAGES = "ForImageClassification"
-_KINDS = (_IMAGES, "ForSequenceClassification")
+_CLASSIFIERS = (_IMAGES, "ForSequenceClassification", "ForTokenClassification")
+_KINDS = (*_CLASSIFIERS, "ForCausalLM", "LMHeadModel", "ForMaskedLM")
 
 
 def load_hf(name: str, weights: Weights) -> Model:
@@ -31,15 +32,32 @@ def load_hf(name: str, weights: Weights) -> Model:
         ) from error
     architecture = (config.architectures or ["nothing"])[0]
     if not architecture.endswith(_KINDS) or not hasattr(transformers, architecture):
-        raise ModelError(f"{name!r} holds {architecture}, which is no image or text classifier ({', '.join(_KINDS)})")
+        raise ModelError(
+            f"{name!r} holds {architecture}, no image or text classifier or language model ({', '.join(_KINDS)})"
+        )
     kind = getattr(transformers, architecture)
     module = kind(config) if weights == "random" else _filled(kind, config, name, weights)
+    images = architecture.endswith(_IMAGES)
     return Model(
         module,
         name=f"hf:{name} ({source(weights, 'pretrained')})",
-        preprocess=_preprocess(transformers, name) if architecture.endswith(_IMAGES) else None,
-        labels=[config.id2label[index] for index in range(config.num_labels)],
+        preprocess=_preprocess(transformers, name) if images else None,
+        labels=[config.id2label[i] for i in range(config.num_labels)] if architecture.endswith(_CLASSIFIERS) else None,
+        tokenizer=None if images else _tokenizer(transformers, name),
     )
+
+
+def _tokenizer(transformers: Any, name: str) -> Any:
+    """The tokenizer that comes with the model; None where there is none, or one that cannot be read."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        reason = "none was saved with it"
+        if len(tokenizer) > len(tokenizer.all_special_ids):  # else transformers has made an empty one
+            return tokenizer
+    except Exception as error:  # any tokenizer may come with the model, and may fail in its own way
+        reason = str(error)
+    _log.warning("the tokenizer of hf:%s cannot be had (%s); give it token numbers instead of texts", name, reason)
+    return None
 
 
 def _filled(kind: Any, config: Any, name: str, weights: Weights) -> Any:

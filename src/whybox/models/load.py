@@ -28,13 +28,14 @@ def load(spec: str, weights: str | Path | None = None, device: str | torch.devic
     """Load a model by name, in evaluation mode.
 
     The result carries what explaining needs: `.module`, `.preprocess` (PIL image → one input), `.domain` (from the
-    preprocessing), `.labels` and `.input_size`. What is not known is None: a text model has no `preprocess`.
+    preprocessing), `.labels`, `.input_size` and, of a text model, `.tokenizer`. What is not known is None: a text model
+    has no `preprocess`.
     Whatever is drawn at random while loading is drawn with seed 0, so that `weights="random"` always gives the same
     model; torch's own generator is left as it was.
 
     Args:
         spec: `digits` (a small CNN that comes with whybox), `torchvision:NAME` (image classifiers), `timm:NAME`,
-            `hf:ID` (image or text classifiers; the ID of a repository or a local folder), or
+            `hf:ID` (image or text classifiers, language models; the ID of a repository or a local folder), or
             `path/to/file.py:FACTORY`, a function without arguments that returns a `torch.nn.Module` or, to state
             labels and preprocessing too, a `whybox.Model`. Where its `preprocess` is an `ImagePreprocess`, the
             domain and the input's size follow from that.

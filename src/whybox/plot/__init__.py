@@ -6,8 +6,11 @@ from whybox.plot.comparison import comparison
 from whybox.plot.figure import explanation
 from whybox.plot.picture import picture
 from whybox.plot.scale import PERCENTILE, Scale, number, scale_for, scale_of
+from whybox.plot.terminal import terminal
+from whybox.plot.words import Word, ink, paint, words
 
 __all__ = [
-    "AGAINST", "FOR", "PERCENTILE", "STRENGTH", "Change", "Scale", "change_of", "colour_map", "comparison",
-    "explanation", "heat", "is_change", "number", "picture", "scale_for", "scale_of",
+    "AGAINST", "FOR", "PERCENTILE", "STRENGTH", "Change", "Scale", "Word", "change_of", "colour_map", "comparison",
+    "explanation", "heat", "ink", "is_change", "number", "paint", "picture", "scale_for", "scale_of", "terminal",
+    "words",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from whybox.core.explanation import Explanation
+from whybox.core.passage import Passage
 from whybox.core.tree import as_tuple
 from whybox.plot.change import Change, change_of, draw_picture_change
 from whybox.plot.colour import AGAINST, FOR, STRENGTH, colour_map, heat
@@ -60,7 +61,7 @@ def explanation(explanation: Explanation, sample: int = 0, ax: Any = None, *, op
     elif inputs.ndim == 3 and relevance.ndim == 3:
         figure = _draw_series(inputs[0], values, scale, ax, frames, what)
     else:
-        figure = _draw_bars(inputs[0], values, scale, ax, what)
+        figure = _draw_bars(inputs[0], values, scale, ax, what, one.passages[0] if one.passages else None)
     if ax is None:
         figure.suptitle(_title(one), fontsize="medium")
     return figure
@@ -161,15 +162,20 @@ def _draw_series(
     return ax.get_figure(root=True)  # type: ignore[return-value]
 
 
-def _draw_bars(x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", what: str) -> "Figure":
-    """The strongest features, the strongest on top, each with its value in the input."""
-    flat, given = torch.nan_to_num(values).flatten(), x.flatten()
+def _draw_bars(
+    x: Tensor, values: Tensor, scale: Scale, ax: "Axes | None", what: str, passage: Passage | None
+) -> "Figure":
+    """The strongest features, the strongest on top, each with its value in the input, or the token that it is."""
+    flat, given = torch.nan_to_num(values).flatten()[: None if passage is None else len(passage)], x.flatten()
     order = flat.abs().argsort(descending=True, stable=True)[:MOST_BARS].flip(0)
     if ax is None:
         axes = _new(6.4, 1.2 + 0.26 * len(order))
         ax = axes[0, 0]
-    named = len(given) == len(flat)
-    names = [f"feature {i} = {float(given[i]):.3g}" if named else f"position {i}" for i in order.tolist()]
+    if passage is not None:
+        names = [f"{passage.pieces[i]}  ({i})".replace("$", r"\$") for i in order.tolist()]
+    else:
+        named = len(given) == len(flat)
+        names = [f"feature {i} = {float(given[i]):.3g}" if named else f"position {i}" for i in order.tolist()]
     ax.barh(range(len(order)), flat[order].tolist(), color=_colours(flat[order], scale.signed))
     ax.set_yticks(range(len(order)), names)
     if scale.absolute:

@@ -1,7 +1,7 @@
 """Findings: what is known of one model's predictions for a batch, before it is drawn."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from whybox.core.explanation import Explanation
 from whybox.core.layout import by_position
 from whybox.core.model import Domain
+from whybox.core.passage import Passage
 from whybox.core.target import Target
 from whybox.evaluation.trials import Trial
 
@@ -97,6 +98,11 @@ class Findings:
     def failures(self) -> tuple[Failure, ...]:
         """The methods that could not."""
         return tuple(result for result in self.results if isinstance(result, Failure))
+
+    def of_texts(self, passages: tuple[Passage, ...]) -> "Findings":
+        """The same, with what stands at the positions of each text."""
+        results = (replace(one, passages=passages) if isinstance(one, Explanation) else one for one in self.results)
+        return replace(self, results=tuple(results))
 
     def __len__(self) -> int:
         return len(self.explanations[0])

@@ -11,6 +11,7 @@ from whybox.report.film import FilmView, film_view
 from whybox.report.images import as_bytes, data_uri, webp
 from whybox.report.maps import CRISP, composed, is_signed, map_view
 from whybox.report.names import model_titles
+from whybox.report.passage import PassageView
 from whybox.report.templates import templates
 from whybox.report.trace import TraceView, trace_view
 from whybox.report.trust import CheckRow, trust
@@ -33,6 +34,7 @@ class _Sample:
     film: FilmView | None
     change: tuple[str, ...]
     trace: TraceView | None
+    passage: PassageView | None
 
 
 def fragment(explanation: Explanation) -> str:
@@ -80,4 +82,5 @@ def _sample(explanation: Explanation, sample: int, title: str) -> _Sample:
         film=film_view(explanation, sample, title),
         change=(change_question(explanation, sample), *change_lines(explanation, sample)) if change else (),
         trace=trace_view(explanation, sample, title),
+        passage=shown.passage,
     )

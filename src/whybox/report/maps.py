@@ -11,9 +11,10 @@ from torch import Tensor
 
 from whybox.core.explanation import Explanation
 from whybox.core.tree import as_tuple
-from whybox.plot import Scale, heat, number, scale_for
+from whybox.plot import Scale, heat, number, scale_for, words
 from whybox.plot import explanation as draw
 from whybox.report.images import as_bytes, data_uri, webp
+from whybox.report.passage import PassageView, passage_view
 
 # Below this many positions a side, every position is drawn as a crisp square.
 CRISP = 64
@@ -34,6 +35,7 @@ class MapView:
         signed: whether it has two colours.
         crisp: whether its positions are few enough to be drawn as squares.
         total: the sum of the relevance; "" where it says nothing: of a mask, and where a place has its region's value.
+        passage: the text in colour, which takes the picture's place.
     """
 
     uri: str
@@ -44,6 +46,7 @@ class MapView:
     signed: bool
     crisp: bool
     total: str
+    passage: PassageView | None = None
 
 
 def is_signed(explanation: Explanation) -> bool:
@@ -53,6 +56,8 @@ def is_signed(explanation: Explanation) -> bool:
 
 def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool) -> MapView:
     """The map of one sample, on a scale of its own, in two colours if it is `signed`."""
+    if explanation.passages is not None:
+        return _text(explanation, sample, title)
     values = explanation.by_position()[sample]
     sumless = explanation.shows in SUMLESS
     scale = scale_for(explanation, sample, signed=signed)
@@ -70,6 +75,23 @@ def map_view(explanation: Explanation, sample: int, title: str, *, signed: bool)
         signed=scale.signed,
         crisp=False,
         total="" if sumless else number(float(values.double().sum())),
+    )
+
+
+def _text(explanation: Explanation, sample: int, title: str) -> MapView:
+    """A text, each token on the colour of its relevance."""
+    found, scale = words(explanation, sample)
+    passage = passage_view(explanation, sample)
+    return MapView(
+        uri="",
+        overlay=False,
+        alt=f"{title}: the text in colour",
+        says=f"{scale.says()}; blue words are underlined" if scale.signed else scale.says(),
+        limit=scale.limit,
+        signed=scale.signed,
+        crisp=False,
+        total="" if explanation.shows == "mask" else number(sum(word.value for word in found)),
+        passage=passage,
     )
 
 

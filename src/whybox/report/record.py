@@ -24,11 +24,11 @@ MOST_POSITIONS = 64 * 64
 def as_json(findings: Findings, names: Sequence[str]) -> dict[str, Any]:
     """Everything found about one model, as plain values; what is not finite becomes None.
 
-    For each picture: the five best predictions, the target and its score, and for each method its checks and its
-    relevance: sum, extremes, the scale of the report, and the map itself, summed over the channels, where it has at
-    most 4,096 positions (else None), and the numbers that the method gives
-    beside it. Where a method keeps one, the parts of the score and the trace of its operations; of a contrast in a
-    latent space, what would have to change.
+    For each picture or text: the five best predictions, the target and its score, and for each method its checks and
+    its relevance: sum, extremes, the scale of the report, and the map itself, summed over the channels, where it has
+    at most 4,096 positions (else None), and the numbers that the method gives beside it. Where a method keeps one, the
+    parts of the score and the trace of its operations; of a contrast in a latent space, what would have to change. A
+    text's map has one value for each of its `tokens`, and zeros behind them.
 
     Raises:
         InputError: there is not one name for each picture.
@@ -52,6 +52,7 @@ def as_json(findings: Findings, names: Sequence[str]) -> dict[str, Any]:
                 ],
                 "target": first.target[sample],
                 "score": _plain(float(first.scores[sample])),
+                **({} if first.passages is None else {"tokens": list(first.passages[sample].pieces)}),
                 "explanations": [
                     None if isinstance(result, Failure) else _explanation(result, sample) for result in findings.results
                 ],

@@ -70,7 +70,7 @@ def as_yaml(configuration: dict[str, Any]) -> str:
 def configuration(findings: Sequence[Findings], names: Sequence[str]) -> dict[str, Any]:
     """Everything that was set, as plain values."""
     return {
-        "pictures": list(names),
+        ("pictures" if findings[0].explanations[0].passages is None else "texts"): list(names),
         "models": [
             {
                 "model": found.model,
@@ -93,6 +93,9 @@ def _optional(name: str, preprocess: Any) -> dict[str, str]:
 def python_lines(findings: Sequence[Findings], names: Sequence[str], command: str) -> str:
     """A script that explains the same pictures with the same models, methods, targets and seed."""
     loads = _loads(findings, command)
+    passages = findings[0].explanations[0].passages
+    if passages is not None:
+        return _of_texts(findings, loads, [passage.text for passage in passages])
     lines = [
         "import torch",
         "import whybox",
@@ -110,6 +113,17 @@ def python_lines(findings: Sequence[Findings], names: Sequence[str], command: st
         lines += [f"findings.append(whybox.report.collect(model, x, methods, {options}))"]
     lines += ["", 'whybox.report.write("report.html", findings, names)']
     return "\n".join(lines)
+
+
+def _of_texts(findings: Sequence[Findings], loads: Sequence[str], texts: Sequence[str]) -> str:
+    """The same for texts."""
+    lines = ["import torch", "import whybox", "", f"texts = {list(texts)!r}", "findings = []"]
+    for found, load in zip(findings, loads, strict=True):
+        methods = [method_line(result.method) for result in found.results]
+        lines += ["", load, "question = whybox.text.ask(model, None, texts)", "methods = [", *methods, "]"]
+        asked = f"question.model, question.inputs, methods, {_target(found.target)}, at={found.at!r}, seed={found.seed}"
+        lines += [f"findings.append(whybox.report.collect({asked}).of_texts(question.passages))"]
+    return "\n".join([*lines, "", 'whybox.report.write("report.html", findings, texts)'])
 
 
 def method_line(config: dict[str, Any]) -> str:

@@ -181,6 +181,9 @@ def _agreement(explanations: Sequence[Explanation], titles: Sequence[str], sampl
     agree, which are variants of one search in one latent space, is no reason to believe them.
     """
     whole = [explanation.by_position() for explanation in explanations]
+    passages = explanations[0].passages if explanations else None
+    if passages is not None:  # padding is alike in all of them
+        whole = [values[:, : len(passages[sample])] for values in whole]
     if len(whole) < 2 or all(map(is_change, explanations)):
         return None
     maps = [values[sample : sample + 1] for values in whole]

@@ -66,8 +66,11 @@ def verdict(explanation: Explanation, sample: int, model: str, this: Tensor | No
         for one in shown
     )
     verb = "sees" if as_tuple(explanation.inputs)[0].ndim == 4 else "predicts"
-    rest = f" ({percent(best[0].probability)}), {_lead(best)} {thing(best[1].label)} ({percent(best[1].probability)})."
-    return Verdict(model, verb, thing(best[0].label), rest, question, bars)
+    first, second = (
+        f"“{one.label.strip()}”" if explanation.passages is not None else thing(one.label) for one in best[:2]
+    )
+    rest = f" ({percent(best[0].probability)}), {_lead(best)} {second} ({percent(best[1].probability)})."
+    return Verdict(model, verb, first, rest, question, bars)
 
 
 def _lead(best: Sequence[Prediction]) -> str:

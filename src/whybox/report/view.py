@@ -105,6 +105,13 @@ class PictureView:
         """Whether there is a map that lies over the picture."""
         return any(one.map is not None and one.map.overlay for model in self.models for one in model.methods)
 
+    @property
+    def texts(self) -> bool:
+        """Whether what is explained is a text."""
+        return any(
+            one.map is not None and one.map.passage is not None for model in self.models for one in model.methods
+        )
+
     def drawn(self, *, signed: bool) -> bool:
         """Whether there is a map with two colours, or one with a single colour."""
         return any(one.map is not None and one.map.signed is signed for model in self.models for one in model.methods)

@@ -34,6 +34,7 @@ COMPOSITES: dict[str, tuple[Rule | None, Rule, Rule, Rule]] = {
     "epsilon_gamma_box": (BOX, ("gamma", 0.25, 0), EPSILON, PASS),
     "deep_taylor": (BOX, PLUS, PLUS, PASS),
     "excitation": (None, PLUS, PLUS, PASS),
+    "attn_lrp": (None, EPSILON, EPSILON, EPSILON),  # but the rescaling of the input, which passes
 }
 
 
@@ -116,6 +117,7 @@ class Dense:
 
     def __init__(self, composite: str, epsilon: float, low: float, high: float) -> None:
         self.first, self.convolution, self.dense, self.one_to_one = COMPOSITES[composite]
+        self.rescaling = PASS if composite == "attn_lrp" else self.one_to_one
         self.epsilon, self.low, self.high = epsilon, low, high
         self.steps: list[Value] = []
 
@@ -187,7 +189,7 @@ class Dense:
         """One input per output: a batch norm that stands alone, or (not `charged` with ε) the input's rescaling."""
         factor, shift = (v.expand_as(x.data).reshape(-1).numpy() for v in (factor, shift))
         y = x.a * factor + shift
-        passes = self.one_to_one == PASS
+        passes = (self.rescaling if x.at_input else self.one_to_one) == PASS
         epsilon = self.epsilon if charged else 0.0
 
         def back(r: Array) -> list[tuple[Value, Array]]:
@@ -269,6 +271,11 @@ class Dense:
 
         return self.keep(Value(data, back))
 
+    def shifted(self, x: Value, shift: float) -> Value:
+        """A constant added inside the model takes its share."""
+        data = x.data + shift
+        return self.keep(Value(data, lambda r: [(x, x.a / data.reshape(-1).numpy() * r)]))
+
     def sum(self, *xs: Value, signs: tuple[int, ...] = (1, 1)) -> Value:
         """Branches share in proportion to their parts; broadcast ones gather theirs."""
         parts = torch.broadcast_tensors(*(sign * x.data for x, sign in zip(xs, signs, strict=True)))
@@ -289,6 +296,34 @@ class Dense:
         """Half and half."""
         return self.keep(Value(a.data * b.data, lambda r: [(a, r / 2), (b, r / 2)]))
 
+    def matmul(self, a: Value, b: Value) -> Value:
+        """a @ b of matrices (1, l, k) and (1, k, m): each product a_ik b_kj gives half of its part to either factor."""
+        left, right = a.data[0].numpy(), b.data[0].numpy()
+        z = left @ right
+
+        def back(r: Array) -> list[tuple[Value, Array]]:
+            given, of_a, of_b = r.reshape(z.shape), np.zeros_like(left), np.zeros_like(right)
+            for i in range(len(z)):
+                for j in range(z.shape[1]):
+                    for k in range(len(right)):
+                        half = left[i, k] * right[k, j] / z[i, j] * given[i, j] / 2 if z[i, j] else 0.0
+                        of_a[i, k] += half
+                        of_b[k, j] += half
+            return [(a, of_a.reshape(-1)), (b, of_b.reshape(-1))]
+
+        return self.keep(Value(torch.from_numpy(z)[None], back))
+
+    def masked(self, mask: Tensor, x: Value) -> Value:
+        """A constant, perhaps −∞, added to scores takes its part."""
+        y = x.data + mask
+        part = torch.where(y.isinf(), 0, x.data / torch.where(y == 0, 1, y)).reshape(-1).numpy()
+        return self.keep(Value(y, lambda r: [(x, part * r)]))
+
+    def root_mean_square(self, eps: float, x: Value) -> Value:
+        """x over its root mean square, which is a constant."""
+        below = (x.data.square().mean(-1, keepdim=True) + eps).sqrt()
+        return self.keep(Value(x.data / below, lambda r: [(x, r)]))
+
     def layer_norm(self, norm: nn.LayerNorm, x: Value) -> Value:
         """(x − mean) γ / σ + β with σ constant."""
         deviation = (x.data.var(-1, keepdim=True, correction=0) + norm.eps).sqrt()
@@ -296,9 +331,15 @@ class Dense:
         return self.proportional(w, x, norm(x.data).detach())
 
     def softmax(self, x: Value) -> Value:
-        """R_i = x_i (R_i′ − s_i Σ_j R_j′), over the last axis of a matrix with one row."""
+        """R_i = x_i (R_i′ − s_i Σ_j R_j′), over the last axis; a score of −∞ gets nothing."""
         s = torch.softmax(x.data, -1)
-        return self.keep(Value(s, lambda r: [(x, x.a * (r - s.numpy().reshape(-1) * r.sum()))]))
+        scores = torch.where(x.data.isinf(), 0, x.data).numpy()
+
+        def back(r: Array) -> list[tuple[Value, Array]]:
+            given = r.reshape(s.shape)
+            return [(x, (scores * (given - s.numpy() * given.sum(-1, keepdims=True))).reshape(-1))]
+
+        return self.keep(Value(s, back))
 
     def relevance(self, output: Value, target: int) -> None:
         """Give the target's score back to everything that it came from."""

@@ -99,8 +99,7 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own gradient": (lambda: Wraps(own_gradient), "a gradient that the model takes"),
     "out": (lambda: Wraps(lambda x: torch.add(x, 1, out=torch.empty(3, 4))), "out="),
     "shape in place": (lambda: Wraps(lambda x: (x + 1).unsqueeze_(0)[0]), "unsqueeze_"),
-    "lstm": (lambda: Wraps(lambda x: recurrent(x)), "lstm"),
-    "attention": (lambda: Wraps(lambda x: nn.functional.scaled_dot_product_attention(x, x, x)), "scaled_dot_product"),
+    "recurrent weights": (lambda: Wraps(lambda x: recurrent(x)), "recurrent weights that depend on the input"),
     "batch statistics": (lambda: nn.BatchNorm1d(4, track_running_stats=False), "batch's own statistics"),
 }
 
@@ -112,7 +111,7 @@ def hooked() -> nn.Module:
 
 
 def recurrent(x: Tensor) -> Tensor:
-    return nn.LSTM(4, 4)(x)[0]
+    return torch.rnn_tanh_cell(x, torch.zeros(3, 3), x * 1, torch.eye(3))
 
 
 def net_with(part: nn.Module) -> nn.Module:

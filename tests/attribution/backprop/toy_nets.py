@@ -246,7 +246,7 @@ between(
 between(
     "plus a constant",
     lambda n, h: n.b(h) + 0.5,
-    lambda d, n, h: constant(d, d.linear(n.b, h), 0.5),
+    lambda d, n, h: d.shifted(d.linear(n.b, h), 0.5),
     48,
     conserves=False,
 )
@@ -358,12 +358,6 @@ between(
     48,
     piecewise=False,
 )
-
-
-def constant(d: Dense, x: Value, shift: float) -> Value:
-    """A constant added inside the model takes its share."""
-    data = x.data + shift
-    return d.keep(Value(data, lambda r: [(x, x.a / data.reshape(-1).numpy() * r)]))
 
 
 @toy("linear twice", (6,))
@@ -602,3 +596,162 @@ def softmax(bias: bool) -> tuple:
         return d.softmax(d.linear(n.out, d.relu(d.linear(n.a, x))))
 
     return run, {"a": nn.Linear(6, 6, bias=bias), "out": nn.Linear(6, 3, bias=bias)}, steps
+
+
+LENGTH, WIDTH = 3, 4
+CAUSAL = torch.full((LENGTH, LENGTH), -torch.inf, dtype=torch.float64).triu(1)
+BIAS = CAUSAL + torch.tensor([[0.5, 0, 0], [-0.25, 1.0, 0], [0.75, -0.5, 0.25]], dtype=torch.float64)
+
+
+def attention(d: Dense, q: Value, k: Value, v: Value, mask: Tensor | None = None) -> Value:
+    """One head of attention, operation by operation."""
+    scores = d.matmul(q, d.select(lambda x: x.mT, k))
+    scores = d.average(lambda x: x * q.data.shape[-1] ** -0.5, scores)
+    return d.matmul(d.softmax(scores if mask is None else d.masked(mask, scores)), v)
+
+
+def attentive(name: str, run_f: Callable[..., Tensor], steps_f: Callable[..., Value], **parts: Any) -> None:
+    """A layer on each of three tokens, ReLU, then something with parts q, k, v at hand, then a dense layer."""
+
+    def make(bias: bool) -> tuple:
+        def run(n: Net, x: Tensor) -> Tensor:
+            return n.out(run_f(n, n.a(x).relu()).flatten(1))
+
+        def steps(d: Dense, n: Net, x: Value) -> Value:
+            return head(d, n, steps_f(d, n, d.relu(d.linear(n.a, x))))
+
+        layers = {name: nn.Linear(WIDTH, WIDTH, bias=bias) for name in "aqkv"}
+        more = {name: part(bias) for name, part in parts.items()}
+        return run, {**layers, **more, "out": nn.Linear(LENGTH * WIDTH, 3, bias=bias)}, steps
+
+    toy(name, (LENGTH, WIDTH), piecewise=False, conserves=False)(make)
+
+
+def qkv(n: Net, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return n.q(h), n.k(h), n.v(h)
+
+
+def reference_qkv(d: Dense, n: Net, h: Value) -> tuple[Value, Value, Value]:
+    return d.linear(n.q, h), d.linear(n.k, h), d.linear(n.v, h)
+
+
+def by_hand(n: Net, h: Tensor) -> Tensor:
+    q, k, v = qkv(n, h)
+    scores = q @ k.transpose(-2, -1) / WIDTH**0.5
+    scores = scores.masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), float("-inf"))
+    return F.dropout(scores.softmax(-1), 0.1, n.training) @ v
+
+
+attentive(
+    "attention",
+    lambda n, h: F.scaled_dot_product_attention(*qkv(n, h)),
+    lambda d, n, h: attention(d, *reference_qkv(d, n, h)),
+)
+attentive(
+    "causal attention",
+    lambda n, h: F.scaled_dot_product_attention(*qkv(n, h), is_causal=True),
+    lambda d, n, h: attention(d, *reference_qkv(d, n, h), CAUSAL),
+)
+attentive(
+    "attention with a bias",
+    lambda n, h: F.scaled_dot_product_attention(*qkv(n, h), BIAS.to(h.dtype)),
+    lambda d, n, h: attention(d, *reference_qkv(d, n, h), BIAS),
+)
+attentive("attention by hand", by_hand, lambda d, n, h: attention(d, *reference_qkv(d, n, h), CAUSAL))
+
+
+def constant_queries(d: Dense, n: Net, h: Value) -> Value:
+    """Queries that are weights: their product with the keys is a dense layer."""
+    scores = d.matrix(n.k.weight.detach().T, d.linear(n.q, h))
+    scores = d.average(lambda x: x * WIDTH**-0.5, d.select(lambda x: x.mT, scores))
+    return d.select(lambda x: x[:, :LENGTH], d.matmul(d.softmax(scores), d.linear(n.v, h)))
+
+
+attentive(
+    "attention of constant queries",
+    lambda n, h: F.scaled_dot_product_attention(n.k.weight.expand(len(h), -1, -1), n.q(h), n.v(h))[:, :LENGTH],
+    constant_queries,
+)
+
+
+def constant_memory(d: Dense, n: Net, h: Value) -> Value:
+    """Keys and values that are weights: two dense layers with softmax between them."""
+    scores = d.average(lambda x: x * WIDTH**-0.5, d.matrix(n.k.weight.detach().T, d.linear(n.q, h)))
+    return d.matrix(n.v.weight.detach(), d.softmax(scores))
+
+
+attentive(
+    "attention to a constant memory",
+    lambda n, h: F.scaled_dot_product_attention(n.q(h), *(m.weight.expand(len(h), -1, -1) for m in (n.k, n.v))),
+    constant_memory,
+)
+
+
+def heads(d: Dense, n: Net, h: Value) -> Value:
+    """Two heads, whose projections are parts of one weight."""
+    parts = []
+    for i in range(3):
+        layer = nn.Linear(WIDTH, WIDTH, bias=n.m.in_proj_bias is not None, dtype=torch.float64)
+        layer.weight.data = n.m.in_proj_weight.detach().chunk(3)[i]
+        if n.m.in_proj_bias is not None:
+            layer.bias.data = n.m.in_proj_bias.detach().chunk(3)[i]
+        parts.append(d.linear(layer, h))
+    halves = [[d.select(lambda x, i=i: x.chunk(2, -1)[i], part) for part in parts] for i in range(2)]
+    mixed = d.select(lambda *x: torch.cat(x, -1), *(attention(d, *half) for half in halves))
+    return d.linear(n.m.out_proj, mixed)
+
+
+for _weights in (False, True):
+    attentive(
+        f"multi-head attention {'with' if _weights else 'without'} weights",
+        lambda n, h, given=_weights: n.m(h, h, h, need_weights=given)[0],
+        heads,
+        m=lambda bias: nn.MultiheadAttention(WIDTH, 2, bias=bias, batch_first=True),
+    )
+
+
+def gelu_by_tanh(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+def gelu_by_erf(x: Tensor) -> Tensor:
+    return x * 0.5 * (1.0 + torch.erf(x / 2**0.5))
+
+
+for _gelu in (gelu_by_tanh, gelu_by_erf):
+    attentive(
+        _gelu.__name__.replace("_", " "),
+        lambda n, h, gelu=_gelu: gelu(n.q(h)),
+        lambda d, n, h, gelu=_gelu: d.activation(gelu, d.linear(n.q, h)),
+    )
+attentive(
+    "gated layer",
+    lambda n, h: n.v(F.silu(n.q(h)) * n.k(h)),
+    lambda d, n, h: d.linear(n.v, d.product(d.activation(F.silu, d.linear(n.q, h)), d.linear(n.k, h))),
+)
+attentive(
+    "root mean square norm by hand",
+    lambda n, h: n.v(h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)),
+    lambda d, n, h: d.linear(n.v, d.root_mean_square(1e-6, h)),
+)
+attentive(
+    "layer norm by hand",
+    lambda n, h: n.v((h - h.mean(-1, keepdim=True)) / torch.sqrt(h.var(-1, keepdim=True, unbiased=False) + 1e-5)),
+    lambda d, n, h: d.linear(n.v, d.layer_norm(nn.LayerNorm(WIDTH, dtype=torch.float64), h)),
+)
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Rotary embedding: each position turns pairs of channels by an angle of its own."""
+    angles = torch.arange(LENGTH, dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1], dtype=x.dtype)
+    first, second = x[..., : WIDTH // 2], x[..., WIDTH // 2 :]
+    return x * angles.cos() + torch.cat((-second, first), -1) * angles.sin()
+
+
+attentive(
+    "rotary attention",
+    lambda n, h: F.scaled_dot_product_attention(rotated(n.q(h)), rotated(n.k(h)), n.v(h), is_causal=True),
+    lambda d, n, h: attention(
+        d, d.average(rotated, d.linear(n.q, h)), d.average(rotated, d.linear(n.k, h)), d.linear(n.v, h), CAUSAL
+    ),
+)

@@ -62,9 +62,10 @@ def by_offset(cause: str, y: Tensor, tangent: Tensor | None) -> Charge:
 
 
 def tangents(function: Callable[..., Any], signals: list[Tensor]) -> list[Tensor | None]:
-    """J x for each tensor that a function of some tensors gives out."""
+    """J x for each tensor that a function of some tensors gives out; a masked score, −∞, takes part in nothing."""
     with forward_ad.dual_level():
-        output = function(*(forward_ad.make_dual(x.detach().clone(), x.detach().clone()) for x in signals))
+        pairs = ((x.detach().clone(), torch.where(x.isinf(), 0, x).detach()) for x in signals)
+        output = function(*(forward_ad.make_dual(*pair) for pair in pairs))
         given = output if isinstance(output, (tuple, list)) else (output,)
         found = [forward_ad.unpack_dual(y).tangent if isinstance(y, Tensor) else None for y in given]
     return [None if x is None else x.detach() for x in found]

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from whybox.attribution.backprop import rules
 from whybox.attribution.backprop.rules import Rule
 from whybox.core.annotations import fits
@@ -113,6 +115,7 @@ PIXELS = Match(kind="convolution|dense", first=True, pixels=True)
 CONVOLUTION = Match(kind="convolution")
 FIRST_CONVOLUTION = Match(kind="convolution", first=True)
 SCALE = Match(kind="scale")
+PIXEL_SCALE = Match(kind="scale", pixels=True)
 NAMES = (
     "epsilon",
     "epsilon_plus",
@@ -122,6 +125,7 @@ NAMES = (
     "epsilon_gamma_box",
     "deep_taylor",
     "excitation",
+    "attn_lrp",
 )
 
 
@@ -132,8 +136,10 @@ def composite(name: str, epsilon: float = 1e-6, gamma: float = 0.25) -> Composit
     with α = 2, β = 1 (`epsilon_alpha2_beta1`) or γ (`epsilon_gamma_box`); `_box` gives the first layer the zB rule, and
     `_flat` the flat rule, if it is a convolution: a dense one would spread relevance evenly over all of the input.
     `deep_taylor` is z⁺ everywhere with zB at pixels and w² at real-valued input whose domain is not known; `excitation`
-    is z⁺ everywhere. All but `epsilon` pass relevance through a batch norm that stands alone and through the model's
-    own rescaling of its input; `epsilon` charges their shift as a bias.
+    is z⁺ everywhere. These pass relevance through a batch norm that stands alone and through the model's own rescaling
+    of its input; `epsilon` charges their shift as a bias. `attn_lrp` is `epsilon` but for that rescaling of pixels,
+    which passes relevance on: attention, softmax, products and norms have rules of their own under every composite, and
+    these with the ε rule are AttnLRP (Achtibat et al. 2024, arXiv 2402.05602).
     """
     small = rules.epsilon(epsilon) if epsilon else rules.zero()
     plus, two_one = rules.z_plus(epsilon), rules.alpha_beta(2.0, 1.0, epsilon)
@@ -146,10 +152,26 @@ def composite(name: str, epsilon: float = 1e-6, gamma: float = 0.25) -> Composit
         "epsilon_gamma_box": ((FIRST, rules.box(epsilon)), (CONVOLUTION, rules.gamma(gamma, epsilon))),
         "deep_taylor": ((PIXELS, rules.box(epsilon)), (FIRST, rules.w_squared()), (LAYER, plus)),
         "excitation": ((LAYER, plus),),
+        "attn_lrp": ((PIXEL_SCALE, rules.PASS),),
     }
     if name not in tables:
         raise UnknownNameError("composite", name, NAMES)
     table = tables[name]
-    if name != "epsilon":
+    if name not in ("epsilon", "attn_lrp"):
         table = (*table, (SCALE, rules.PASS))
     return Composite(table, small)
+
+
+def default(module: nn.Module) -> str:
+    """The composite for a model where none is named: told from its layers, without running it.
+
+    `epsilon` where there is a recurrent layer; `attn_lrp` where there are at least as many layers of attention, told by
+    their names, as convolutions; else `epsilon_plus_flat`. Nets of both kinds, most of whose layers are convolutions,
+    are so taken for convolutional ones: what attention does is under every composite the same.
+    """
+    parts = [(part, type(part).__name__.lower()) for part in module.modules()]
+    if any(isinstance(part, (nn.RNNBase, nn.RNNCellBase)) for part, _ in parts):
+        return "epsilon"
+    attention = sum("attention" in name or "attn" in name for _, name in parts)
+    convolutions = sum(isinstance(part, nn.modules.conv._ConvNd) for part, _ in parts)
+    return "attn_lrp" if attention and attention >= convolutions else "epsilon_plus_flat"

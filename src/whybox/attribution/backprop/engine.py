@@ -1,7 +1,7 @@
 """The engine: while a model's own forward runs, every operation on what depends on the input gets its rule."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class Engine(Interception):
         module: the model, for the names of its parts.
         unknown: "refuse" operations without a rule, or take their "gradient"; what was so taken is in `as_gradient`.
     """
+
+    stepwise = False
+    """Whether operations that torch fuses are to run in single steps even where the whole has a rule."""
 
     def __init__(
         self, composite: Composite, module: nn.Module, unknown: Literal["refuse", "gradient"] = "refuse"
@@ -141,6 +144,18 @@ class Engine(Interception):
 
     def filled(self, slot: Tensor, own: Callable[[], Tensor]) -> None:
         """Told of a slot some of whose places may be constants': `own` is one where they are the input's, else zero."""
+
+    def decomposed(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What `run` computes, each operation in it by its own rule."""
+        with self:
+            return run(*args, **kwargs)
+
+    def constant(self, value: Tensor, _beside: Tensor) -> Tensor:
+        """Told of a constant with a part of its own in the operation that runs; what is to be used in its place."""
+        return value
+
+    def _charge(self, x: Tensor, charge: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        """Told of what the operation that runs absorbs, by cause, of the c that arrives at x as it now is."""
 
     def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """An operation whose value is that of `run` and whose rule is the gradient of `stand_in`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import whybox.attribution.backprop.kinds  # noqa: F401 (fills the table)
-from whybox.attribution.backprop.composites import Composite, composite
+from whybox.attribution.backprop.composites import Composite, composite, default
 from whybox.attribution.backprop.engine import Engine
 from whybox.attribution.backprop.trace import Trace
 from whybox.core.errors import InputError, ModelError
@@ -30,25 +30,29 @@ class LRP(Method):
 
     What an input's share is says the composite's rule for the operation; sums, products, pooling, normalisation and
     shape operations have rules of their own, so residual, concatenated, gated and reused parts are right without any
-    preparation, and what has no rule is refused by name. Signed, in the shape of the input. The score is the sum of
+    preparation, and what has no rule is refused by name. In recurrent nets the gates get nothing, and a cell shares
+    among what it keeps and what is new (Arras et al. 2017). Signed, in the shape of the input. The score is the sum of
     the relevance and of what biases, stabilisers and constants absorb, which `trace` and `whybox.explain` report.
     With the ε rule alone and ε = 0 it equals input × gradient on a piecewise-linear net.
     Cost: one forward and one backward pass with the ε rule, up to about twice that with the others.
-    Limits: attention, recurrence, and scripted or compiled parts are refused. Relevance is about this decomposition:
-    composites differ, and none of them is an intervention. LRP is described in a patent (Fraunhofer, TU Berlin): who
-    sells it should take advice.
-    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140.
+    Limits: scripted or compiled parts are refused. Softmax does not conserve: its offset is reported as absorbed.
+    Relevance is about this decomposition: composites differ, and none of them is an intervention. LRP is described in a
+    patent (Fraunhofer, TU Berlin): who sells it should take advice.
+    Source: Bach, Binder, Montavon, Klauschen, Müller & Samek 2015, doi 10.1371/journal.pone.0130140; for attention
+    Achtibat et al. 2024, arXiv 2402.05602; for recurrence Arras, Montavon, Müller & Samek 2017, arXiv 1706.07206.
 
     Args:
         composite: a name ("epsilon", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1",
-            "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "deep_taylor", "excitation"), or a Composite. The flat
-            rule is for a convolution that the input reaches first; a dense layer there would give a blank map.
+            "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "deep_taylor", "excitation", "attn_lrp"), or a Composite;
+            None for "epsilon" on recurrent nets, "attn_lrp" on transformers, else "epsilon_plus_flat", which `details`
+            name. The flat rule is for a convolution that the input reaches first; a dense layer there would give a
+            blank map.
         epsilon: the stabiliser of every denominator.
         gamma: how much more contributions of the output's sign count under the γ rule.
         unknown: "refuse" an operation without a rule, or take its "gradient"; `details` then say where.
     """
 
-    composite: str | Composite = "epsilon_plus_flat"
+    composite: str | Composite | None = None
     epsilon: float = 1e-6
     gamma: float = 0.25
     unknown: Literal["refuse", "gradient"] = "refuse"
@@ -56,12 +60,14 @@ class LRP(Method):
     def __post_init__(self) -> None:
         if self.unknown not in ("refuse", "gradient"):
             raise InputError(f"unknown is 'refuse' or 'gradient', not {self.unknown!r}")
-        self._composite()
+        if self.composite is not None:
+            self._table(self.composite)
 
     taxonomy = Taxonomy(shows="features", needs="architecture", relation="composition")
 
     def attribute(self, task: Task) -> Attribution:
-        table = self._composite()
+        chosen = self.composite or default(task.model.module)
+        table = self._table(chosen)
         notes: dict[str, dict[str, None]] = {}
 
         def explain(inputs: Inputs, sample: Tensor) -> tuple[Tensor, Inputs]:
@@ -80,7 +86,8 @@ class LRP(Method):
         finite = finite.all(0)
         if not bool(finite.all()):
             _blame(self._trace(task, int((~finite).nonzero()[0])))
-        return Attribution(relevance, details={what: tuple(places) for what, places in notes.items()})
+        named = {} if self.composite else {"composite": chosen}
+        return Attribution(relevance, details={**named, **{what: tuple(places) for what, places in notes.items()}})
 
     def trace(self, model: Model | nn.Module, inputs: Inputs, target: Any = None, **options: Any) -> Trace:
         """Where the relevance goes: for each operation what arrives, is handed on, and is absorbed by which cause.
@@ -110,9 +117,8 @@ class LRP(Method):
         except ModelError:  # no table is common to samples that go different ways through the model
             return {}, (check,)
 
-    def _composite(self) -> Composite:
-        table = self.composite
-        return composite(table, self.epsilon, self.gamma) if isinstance(table, str) else table
+    def _table(self, chosen: str | Composite) -> Composite:
+        return composite(chosen, self.epsilon, self.gamma) if isinstance(chosen, str) else chosen
 
     def _traces(self, task: Task) -> list[Trace]:
         return [self._trace(task, sample) for sample in range(task.size)]
@@ -121,7 +127,8 @@ class LRP(Method):
         from whybox.attribution.backprop.traced import TracedEngine
 
         rows = torch.tensor([sample])
-        engine = TracedEngine(self._composite(), task.model.module, self.unknown)
+        table = self._table(self.composite or default(task.model.module))
+        engine = TracedEngine(table, task.model.module, self.unknown)
         inputs = each(lambda x: x[sample : sample + 1], task.inputs)
         score, relevance = self._relevance(task, engine, inputs, rows)
         return engine.trace(score, torch.stack([r.sum(dtype=torch.float64) for r in as_tuple(relevance)]).sum())

@@ -26,6 +26,7 @@ class Provenance:
             input; else None.
         produced: the linear map that produced it, for a batch norm behind it to be folded into.
         private: its memory has been made for writing into it, and no operation has read it since.
+        squashed: it came out of tanh or erf: one plus it is a gate, as in a GELU spelled out.
     """
 
     node: Node
@@ -34,6 +35,7 @@ class Provenance:
     entry: "Entry | None" = None
     produced: "Produced | None" = None
     private: bool = False
+    squashed: bool = False
 
     @property
     def at_input(self) -> bool:

@@ -32,7 +32,8 @@ class Refused(torch.autograd.Function):
 
 def name(function: Any) -> str:
     """What to call a torch function."""
-    return str(resolve_name(function) or getattr(function, "__qualname__", function))
+    found = str(resolve_name(function) or getattr(function, "__qualname__", function))
+    return found.replace("_VariableFunctionsClass.", "torch.")
 
 
 def unknown(function: Any, where: str) -> str:

@@ -37,6 +37,7 @@ class Step:
         layer: the type of torch.nn's own layer that it runs in, as "Conv2d"; "" where a model spells it out itself,
             None outside the model, where the target picks its score.
         inputs: for each argument that depends on the explained input, which step made it; −1 for the input itself.
+        within: the torch function that was taken apart into this and other steps; else "".
     """
 
     name: str
@@ -45,6 +46,7 @@ class Step:
     rule: str = ""
     layer: str | None = ""
     inputs: tuple[int, ...] = ()
+    within: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from whybox.attribution.backprop.absorbed import Charge, by_offset, by_rule, by_
 from whybox.attribution.backprop.engine import Engine
 from whybox.attribution.backprop.inplace import same_view
 from whybox.attribution.backprop.kinds import activations, averages, elementwise, products
+from whybox.attribution.backprop.nodes import Through
 from whybox.attribution.backprop.provenance import Entry, Provenance, entry_of, mapped, provenance, tensors
 from whybox.attribution.backprop.rules import Rule
 from whybox.attribution.backprop.sharing import LinearMap
@@ -31,11 +32,13 @@ class TracedEngine(Engine):
     Cost: the values of all tensors are kept, and each operation is run once more for what it absorbs.
     """
 
+    stepwise = True
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.ledger = Ledger()
         self._handler: Handler | None = None
-        self._rule = ""
+        self._rule = self._function = self._within = ""
         self._charges: list[tuple[tuple[Any, int], Charge]] = []  # by node: a tensor may yet be written into
         self._makers: dict[Any, int] = {}  # autograd node of a tensor → the step that made it
 
@@ -51,22 +54,23 @@ class TracedEngine(Engine):
     def _dispatch(self, function: Any, args: Any, kwargs: Any, inplace: bool = False) -> Any:
         if self._handler is not None:  # a part of the operation that is running
             return super()._dispatch(function, args, kwargs, inplace)
+        self._function = refusal.name(function)
         self._handler = self.handler(function) or self.handler(out_of_place(function)) or _unknown
         given = [x.grad_fn for x in tensors((args, kwargs)) if provenance(x) is not None]
         inputs = tuple(self._makers.get(node, -1) for node in given)
         try:
             output = super()._dispatch(function, args, kwargs, inplace)
-            self._book(function, inputs, [x for x in tensors((output, args, kwargs)) if provenance(x) is not None])
+            self._book(inputs, [x for x in tensors((output, args, kwargs)) if provenance(x) is not None])
         finally:
             self._handler, self._rule = None, ""
             self._charges.clear()
         return output
 
-    def _book(self, function: Any, inputs: tuple[int, ...], signals: list[Tensor]) -> None:
+    def _book(self, inputs: tuple[int, ...], signals: list[Tensor]) -> None:
         """Open an account for the operation that has just run, if it made anything."""
         assert self._handler is not None
         kind = self._handler.__name__.lstrip("_")
-        step = Step(refusal.name(function), self.where, kind, self._rule, self.layer, inputs)
+        step = Step(self._function, self.where, kind, self._rule, self.layer, inputs, self._within)
         made = [self._written(x) for x in signals]
         outputs: list[tuple[Tensor, Tensor | None]] = [(x, x.detach().clone()) for x in made]
         outputs += [(entry.slot, None) for x in made if (entry := entry_of(x)) is not None]
@@ -125,11 +129,25 @@ class TracedEngine(Engine):
         constant = 1 - own()
         self._charge(slot, lambda r: {"constant": r * constant})
 
+    def constant(self, value: Tensor, beside: Tensor) -> Tensor:
+        value = Through.apply(lambda _: torch.zeros_like(beside), beside, value)  # type: ignore[no-untyped-call]
+        self._charge(value, lambda c: {"constant": c * value.detach()})
+        return value
+
     def native(self, function: Any, args: Any, kwargs: Any, **facts: Any) -> Any:
         output = super().native(function, args, kwargs, **facts)
         if self._handler not in _HOMOGENEOUS:
             self._charge_offset(_CAUSES.get(self._handler, "constant"), function, args, kwargs, output)
         return output
+
+    def decomposed(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        around = self._handler, self._rule, self._charges, self._function, self._within
+        self._handler, self._rule, self._charges = None, "", []  # each operation inside is a step of its own
+        self._within = self._within or self._function
+        try:
+            return super().decomposed(run, *args, **kwargs)
+        finally:
+            self._handler, self._rule, self._charges, self._function, self._within = around
 
     def surrogate(self, run: Callable[[], Tensor], stand_in: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         output = super().surrogate(run, stand_in, x)

@@ -2,13 +2,26 @@
 
 from whybox.attribution.backprop.kinds import (
     activations,
+    attention,
     averages,
     elementwise,
     linear,
     norms,
     products,
+    recurrence,
     shapes,
     writing,
 )
 
-__all__ = ["activations", "averages", "elementwise", "linear", "norms", "products", "shapes", "writing"]
+__all__ = [
+    "activations",
+    "attention",
+    "averages",
+    "elementwise",
+    "linear",
+    "norms",
+    "products",
+    "recurrence",
+    "shapes",
+    "writing",
+]

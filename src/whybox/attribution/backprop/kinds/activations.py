@@ -30,6 +30,7 @@ def _all(names: tuple[str, ...]) -> set[Any]:
 
 _NONNEGATIVE, _MONOTONE = _all(_NONNEGATIVE_NAMES), _all(_MONOTONE_NAMES)
 _GATES, _POWERS = _all(("sigmoid", "expit", "hardsigmoid")), _all(("pow", "__pow__"))
+_SQUASHES = _all(("tanh", "erf"))
 _CLAMPS = _all(("clamp", "clip", "clamp_min", "hardtanh"))
 
 
@@ -69,7 +70,8 @@ def activation(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
         entry = entry_of(output)
     else:
         output = engine.surrogate(lambda: run(x), _secant(run), x)
-    record = Provenance(output.grad_fn, function in _GATES, _nonnegative(function, x, exponent, rest, given), entry)
+    nonnegative = _nonnegative(function, x, exponent, rest, given)
+    record = Provenance(output.grad_fn, function in _GATES, nonnegative, entry, squashed=function in _SQUASHES)
     return engine.signal(output, record)
 
 
@@ -92,26 +94,28 @@ def _nonnegative(function: Any, x: Tensor, exponent: Any, rest: list[Any], given
     return False
 
 
+def slope(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
+    """That of the line from the origin, f(a) / a; at zero that of the tangent where f(0) = 0, else 0."""
+    value, zero = function(a), a == 0
+    found = value / torch.where(zero, 1, a)
+    if bool(zero.any()):
+        tiny = torch.full_like(a, 1e-4)
+        found = torch.where(zero, torch.where(value == 0, function(tiny) / tiny, 0), found)
+    return found
+
+
 def _secant(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """x times the slope of the line from the origin, which counts as a constant."""
 
     def stand_in(x: Tensor) -> Tensor:
-        a = x.detach()
         with torch.no_grad():
-            value = function(a)
-            zero = a == 0
-            slope = value / torch.where(zero, 1, a)
-            if bool(zero.any()):
-                # at zero the slope of the tangent where the function goes through the origin, else nothing passes
-                tiny = torch.full_like(a, 1e-4)
-                limit = torch.where(value == 0, function(tiny) / tiny, 0)
-                slope = torch.where(zero, limit, slope)
-        return x * slope
+            constant = slope(function, x.detach())
+        return x * constant
 
     return stand_in
 
 
-@handles("softmax")
+@handles("softmax", "_safe_softmax")
 def softmax(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     """R_i = x_i (R_i′ − s_i Σ_j R_j′), the Taylor rule of AttnLRP (Achtibat et al. 2024): in c autograd's own."""
     return engine.native(function, args, kwargs, gate=True, nonnegative=True)

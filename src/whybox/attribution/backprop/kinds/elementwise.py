@@ -23,12 +23,18 @@ def addition(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
     signals = [x for x in parts if provenance(x) is not None]
     if len(signals) == 1 and entry_of(signals[0]) is not None:
         return _at_input(engine, function, args, kwargs)
-    gate = len(signals) == 1 and is_gate(signals[0])  # 1 − z of a gate z is one too
+    gate = len(signals) == 1 and (is_gate(signals[0]) or _opens(parts))  # 1 − z of a gate z is one too
     positive = function not in _MINUS and not kwargs.get("alpha", 1) < 0 and len(args) < 3
     engine.made = engine.native(
         function, args, kwargs, gate=gate, nonnegative=positive and all(map(_nonnegative, parts))
     )
     return engine.made
+
+
+def _opens(parts: list[Any]) -> bool:
+    """Whether this is 1 ± tanh or 1 ± erf: twice a sigmoid, twice a normal distribution."""
+    records = [record for x in parts if (record := provenance(x)) is not None]
+    return records[0].squashed and any(not isinstance(x, Tensor) and x == 1 for x in parts)
 
 
 @handles("index_add", "scatter_add")

@@ -1,0 +1,1 @@
+"""Contrasts of tables: what would have to change in which columns."""

@@ -1,0 +1,1 @@
+"""Methods that read a model's attention: how much each token looks at which."""
