@@ -66,7 +66,10 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"plain": plain, "residual":
 
 
 def classifier(architecture: str, seed: int) -> whybox.Model:
-    """A net of this architecture, trained where its weights are not there. They are kept in half precision."""
+    """A net of this architecture, trained where its weights are not there. They are kept in half precision.
+
+    Of the nets those of the first seed come with the project, to keep it small; the others take some minutes each.
+    """
     path = HERE / f"{architecture}-{seed}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -312,3 +312,25 @@ def test_a_net_without_curves_keeps_its_gradient() -> None:
     net, x = recurrent("rnn relu", num_layers=2, bidirectional=True), draw(5, 5, 3)
     model = Net(lambda n, x: n.a(x)[0], a=net)
     torch.testing.assert_close(under_engine(model, x)[1], input_times_gradient(model, x)[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_what_it_gives_out_may_be_written_into(kind: str, batch_first: bool) -> None:
+    net, x = recurrent(kind, num_layers=2, batch_first=batch_first), draw(5, 5, 3)
+
+    def run(part: nn.Module, x: Tensor) -> Tensor:
+        output, *ends = part(x)
+        last = ends[0][0] if isinstance(ends[0], tuple) else ends[0]  # torch gives (h, c) for an LSTM
+        output.mul_(2.0)
+        output[:, 1] = 0
+        output[0] += last[0] * 1.5
+        last.add_(output[0])
+        output.transpose(0, 1)[2].relu_()
+        return torch.cat([output.flatten(), last.flatten()])
+
+    _, relevance, _ = under_engine(Net(lambda n, x: run(n.a, x), a=net), x, target=weighted)
+    leaf = x.clone().requires_grad_()
+    surrogate = Unrolled(net, detach=True)
+    (gradient,) = torch.autograd.grad(weighted(run(surrogate, leaf)), leaf)
+    torch.testing.assert_close(relevance, leaf.detach() * gradient, rtol=1e-9, atol=1e-12)
