@@ -1,7 +1,7 @@
 """Contrasts, after Feghahati et al. 2020: `python -m experiments.contrast WHAT`.
 
 WHAT is `mnist` (half an hour): 500 test digits; `eights` (half an hour): a classifier that knows an eight by a square
-in the corner; `fashion` (twenty minutes): what two kinds of net take for the difference between garments; or
+in the corner; `fashion` (half an hour): what two kinds of net take for the difference between garments; or
 `table` (a minute): rows of tables that come with scikit-learn, and of one with planted columns. Data other than tables
 are read from the folder that WHYBOX_DATA names. What was measured is kept as it comes: a run that was stopped goes on
 where it was, and one with fewer samples uses and leaves the blocks of a larger one. Writes the numbers, the figures and

@@ -1,7 +1,7 @@
 """The classifiers: a plain net in VGG's manner, a residual one in ResNet's, and that one with its shortcuts cut.
 
 Each is trained from several seeds: a difference between two nets says nothing of architectures unless it is larger than
-that between two seeds. The weights of the last, which is but an ablation, do not come with the project.
+that between two seeds.
 """
 
 from collections.abc import Callable
