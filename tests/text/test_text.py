@@ -197,6 +197,15 @@ def test_a_model_that_counts_positions_behind_its_padding(transformers, pieces):
     assert len(whybox.text.tokens(net, pieces, SENTENCES[0], "gradient").passages[0]) == 6
 
 
+def test_a_model_without_a_mask(pieces, caplog):
+    """It may count what shorter texts are filled up with, so that is said."""
+    net = nn.Sequential(nn.Embedding(len(pieces), 4), nn.Flatten(1, 1), nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten())
+    whybox.text.tokens(net, pieces, ["a good film", "a dull film"], "gradient", checks=False)
+    assert not caplog.text
+    whybox.text.tokens(net, pieces, ["a good film", "a film"], "gradient", checks=False)
+    assert "takes no attention_mask: shorter texts are filled up with token 0" in caplog.text
+
+
 # Language models.
 
 

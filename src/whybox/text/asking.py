@@ -148,6 +148,13 @@ def ask(
     mask = getattr(tokenizer, "mask_token_id", None)
     masked = position is None and mask is not None and bool(((numbers == mask).sum(1) == 1).all())
     reader = Reader(module, filler, -1 if position is None else position, mask if masked else None)
+    if not reader.masks and len(set(map(len, passages))) > 1:
+        logger.warning(
+            "%s takes no attention_mask: shorter texts are filled up with token %d, which it may count; explain them "
+            "one at a time where it does",
+            model.name,
+            filler,
+        )
     with guard(reader), torch.no_grad():
         count = reader(numbers[:1]).reshape(-1).numel()
     wrapped = Model(reader, name=model.name, labels=_labels(model, tokenizer, count), chunk=chunk)

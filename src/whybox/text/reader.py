@@ -22,6 +22,9 @@ class Reader(nn.Module):
         filler: the token number that the model gets in the place of padding.
         position: which position's answer, from the end where it is negative; where each text has one token `at`, its.
         at: the number of such a token, as [MASK]; None for `position`.
+
+    Attributes:
+        masks: whether the model takes an `attention_mask`.
     """
 
     def __init__(self, module: nn.Module, filler: int = 0, position: int = -1, at: int | None = None) -> None:
@@ -29,13 +32,13 @@ class Reader(nn.Module):
         self.module = module
         self.filler, self.position, self.at = filler, position, at
         taken = inspect.signature(module.forward).parameters
-        self._masks = "attention_mask" in taken
+        self.masks = "attention_mask" in taken
         self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in taken else {}
 
     def forward(self, numbers: Tensor) -> Tensor:
         """The scores."""
         real = numbers != PADDING
-        mask = {"attention_mask": real.long()} if self._masks else {}
+        mask = {"attention_mask": real.long()} if self.masks else {}
         scores = unwrap(self.module(numbers.masked_fill(~real, self.filler), **mask, **self._options))
         return (
             scores
