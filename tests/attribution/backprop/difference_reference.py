@@ -228,17 +228,44 @@ class Differences:
         return self.keep(Value(y, z, back))
 
     def softmax(self, x: Value) -> Value:
-        """Δs_i = m_i (Δx_i − ΔL), ΔL = Σ m Δx / Σ m with m the logarithmic means; over a matrix with one row."""
+        """Δs_i = m_i (Δx_i − ΔL), ΔL = Σ m Δx / Σ m with m the logarithmic means, row by row."""
         y, z = x.data.softmax(-1), x.other.softmax(-1)
         s, t = y.reshape(-1).numpy(), z.reshape(-1).numpy()
         mean = [p if abs(p - q) < 1e-14 else (p - q) / np.log(p / q) for p, q in zip(s, t, strict=True)]
+        size = x.data.shape[-1]
 
         def back(mp: Array, mn: Array) -> list[tuple[Value, Array, Array]]:
             m = self.total(mp, mn, s - t)
-            result = [mean[k] * (m[k] - sum(m[i] * mean[i] for i in range(len(s))) / sum(mean)) for k in range(len(s))]
-            return [(x, np.array(result), np.array(result))]
+            result = np.zeros(len(s))
+            for start in range(0, len(s), size):
+                row = range(start, start + size)
+                level = sum(m[i] * mean[i] for i in row) / sum(mean[i] for i in row)
+                for k in row:
+                    result[k] = mean[k] * (m[k] - level)
+            return [(x, result, result)]
 
         return self.keep(Value(y, z, back))
+
+    def masked(self, mask: Tensor, x: Value) -> Value:
+        """Scores plus what is −∞ where they do not count; only softmax may follow."""
+        return self.keep(Value(x.data + mask, x.other + mask, lambda mp, mn: [(x, mp, mn)]))
+
+    def matmul(self, a: Value, b: Value) -> Value:
+        """Each of the products that are summed by Shapley halves."""
+        y, z = a.data @ b.data, a.other @ b.other
+        half_a, half_b = (a.data + a.other) / 2, (b.data + b.other) / 2
+
+        def back(mp: Array, mn: Array) -> list[tuple[Value, Array, Array]]:
+            m = torch.from_numpy(self.total(mp, mn, (y - z).reshape(-1).numpy())).view(y.shape)
+            shares = (m @ half_b.mT).reshape(-1).numpy(), (half_a.mT @ m).reshape(-1).numpy()
+            return [(v, share, share) for v, share in zip((a, b), shares, strict=True)]
+
+        return self.keep(Value(y, z, back))
+
+    def root_mean_square(self, eps: float, x: Value) -> Value:
+        """x · (mean x² + ε)^−½, spelled out."""
+        square = self.average(lambda v: v.mean(-1, keepdim=True), self.activation(torch.square, x))
+        return self.product(x, self.activation(torch.rsqrt, self.shifted(square, eps)))
 
     def relevance(self, output: Value, target: int) -> None:
         """Set the target's multipliers to one, and those of everything that it came from."""
