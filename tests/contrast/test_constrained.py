@@ -248,3 +248,18 @@ class TestStarts:
         assert record.status.tolist() == [SOLVED, NOT_FOUND, NOT_FOUND, SOLVED]
         assert record.forwards[1] == 0
         torch.testing.assert_close(record.z[[0, 3], 0], torch.tensor([0.0, 1.0]).double(), rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+    def test_an_early_end_leaves_the_nearest(self, order):
+        """The classes tie at −1, 3 and 4: a start beside one of the farther ties leaves off once the first settles."""
+
+        def scores(z, _):
+            fall = (z[:, 0] + 1) * (z[:, 0] - 3) * (z[:, 0] - 4)
+            return torch.stack((fall, torch.zeros_like(fall)), 1)
+
+        z0, begins = torch.zeros(1, 1).double(), torch.tensor([[[-0.5], [3.2], [4.6]]]).double()
+        record = search(Plain(scores).ask, z0, begins[:, order], tolerance=1e-6, rounds=1, waves=(3,))
+        near = order.index(0)
+        assert record.status[near] == SOLVED
+        assert int(record.distance.argmin()) == near
+        torch.testing.assert_close(record.z[near], torch.tensor([-1.0]).double(), rtol=0, atol=1e-6)

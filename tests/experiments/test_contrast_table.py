@@ -97,4 +97,5 @@ def test_the_page_says_what_was_measured(package: ModuleType) -> None:
     known = json.loads((OUT / "contrast_table.json").read_text(encoding="utf-8"))
     text = (OUT / "contrast_table.md").read_text(encoding="utf-8")
     assert package.page.tables(known) in text, "run `python -m experiments.contrast table`"
+    assert "-0.0" not in text
     assert len(package.figure.draw(known["subjects"]).axes) == 2

@@ -66,7 +66,8 @@ def merits(one: Numbers) -> str:
 
 
 def _share(value: list[float]) -> str:
-    return "{:.1%} [{:.1%}, {:.1%}]".format(*(max(v, 0.0) for v in value))
+    # Zero first: of equals `max` gives the first, and a share of −0.0 is 0.
+    return "{:.1%} [{:.1%}, {:.1%}]".format(*(max(0.0, v) for v in value))
 
 
 def _cell(value: list[float | None] | None) -> str:

@@ -39,7 +39,8 @@ class CDeepEx(Method):
     found.
     Cost: for each start 5 to 41 forward passes, each with a backward pass for h and for every near one of three other
     classes where its step is taken, about every second time; where nothing settles, at most 74 · rounds more. A start
-    ends where it is farther than another one that has settled. A backward pass counts each sample whose gradient is
+    ends where it and its next step are farther than another one that has settled, though it might have come back
+    nearer. A backward pass counts each sample whose gradient is
     asked for, though a chunk goes back whole. Beside these three forward passes, and 128 for the whole batch; z0 costs
     no pass of the model.
     Limits: as natural as what G draws, and as near as G comes to the input (see the check); a local optimum, one of
