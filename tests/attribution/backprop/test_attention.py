@@ -272,6 +272,24 @@ def test_multi_head_attention_without_a_batch_axis_or_with_it_second(weights: bo
         close(under_engine(alone, x)[1], wanted)
 
 
+def test_a_query_whose_keys_are_all_masked_is_nan_where_the_model_has_it_so() -> None:
+    inner, x = nn.MultiheadAttention(4, 2, batch_first=True, dtype=torch.float64).eval(), draw(2, 4, 4)
+
+    def run(weights: bool) -> nn.Module:
+        pads = torch.ones(1, 4, dtype=torch.bool)
+        return Net(
+            lambda n, x: n.a(x, x, x, pads.expand(len(x), -1) & (x[:, :1, 0] > 0), need_weights=weights)[0][:, 0],
+            a=inner,
+        )
+
+    x[0, 0, 0], x[1, 0, 0] = 1.0, -1.0
+    assert run(True)(x)[0].isnan().all()
+    with pytest.raises(ModelError, match=r"NaN or infinite at the operation torch\.Tensor\.softmax in module 'a'"):
+        LRP("attn_lrp")(run(True), x, 0)
+    assert bool((LRP("attn_lrp")(run(False), x, 0)[1] != 0).any())
+    close(LRP("attn_lrp")(run(True), x[1:], 0), LRP("attn_lrp")(run(False), x[1:], 0))
+
+
 def test_static_keys_and_values() -> None:
     torch.manual_seed(0)
     inner = nn.MultiheadAttention(4, 2, dtype=torch.float64).eval()

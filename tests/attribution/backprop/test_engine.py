@@ -94,6 +94,13 @@ def into_buffer(x: Tensor) -> Tensor:
     return view.sum(1, keepdim=True) + out
 
 
+def view_of_constant_before(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    view = out[:, 1:]
+    out[:, 1:] = x[:, 1:]
+    return x[:, :1] + view
+
+
 def kept_in_list(x: Tensor) -> Tensor:
     seen = [x]
     F.relu(x, inplace=True)
@@ -135,6 +142,7 @@ IN_PLACE = {
     "add_": lambda x: x.add_(1, alpha=2), "add_ signal": lambda x: x.add_(x.relu()), "set_item": set_item,
     "added_to_view": added_to_view, "multiplied_view": multiplied_view, "view_before": view_before,
     "view_of_view": view_of_view, "chain": chain, "into_buffer": into_buffer, "kept_in_list": kept_in_list,
+    "view_of_constant_before": view_of_constant_before,
     "zeroed": zeroed, "threshold": lambda x: F.threshold(x, 0.0, 0.0, True), "clamp_": lambda x: x.clamp_(min=0),
     "positional": lambda x: F.relu(x, True), "iadd constant": lambda x: torch.zeros_like(x).add_(x),
 }  # fmt: skip

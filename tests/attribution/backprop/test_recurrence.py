@@ -303,6 +303,11 @@ def test_what_has_no_rule_is_named() -> None:
     with pytest.raises(ModelError, match=r"dropout between recurrent layers in module 'a'.*eval"):
         under_engine(Net(lambda n, x: n.a(x)[0], a=net.train()), draw(5, 5, 3))
 
+    single, x = recurrent("lstm"), draw(5, 5, 3)
+    single.dropout = 0.5  # torch drops out between layers, of which there is one
+    wanted, found = (under_engine(Net(lambda n, x: n.a(x)[0], a=single.train(train)), x)[1] for train in (False, True))
+    assert torch.equal(wanted, found)
+
     composite = Composite(((Match(first=False), rules.flat()),))
     with pytest.raises(InputError, match="only the explained input itself can take"):
         LRP(composite)(Net(lambda n, x: n.a(x)[0][:, -1], a=recurrent("gru", batch_first=True)), draw(2, 5, 3), 0)

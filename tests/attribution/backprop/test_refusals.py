@@ -85,6 +85,11 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "scripted": (scripted, "trust"),
     "traced": (traced, "trust"),
     "autograd function": (lambda: Wraps(Double.apply), "the autograd function Double.*trust.'DoubleBackward'"),
+    "autograd function beside its input": (
+        lambda: Wraps(lambda x: x + Double.apply(x)),
+        "the autograd function Double",
+    ),
+    "autograd function by name": (lambda: Wraps(lambda x: torch.add(x, other=Double.apply(x))), "function Double"),
     "function that gives a view": (lambda: Wraps(Reverse.apply), "the autograd function Reverse"),
     "reentrant checkpoint": (lambda: Wraps(reentrant), "use_reentrant=False"),
     "unknown": (lambda: Wraps(lambda x: x.cumprod(1)), "torch.Tensor.cumprod.*handles.torch.Tensor.cumprod"),

@@ -102,7 +102,7 @@ class Interception(TorchFunctionMode):
     def _answer(self, function: Any, args: Any, kwargs: Any) -> Any:
         if type(function) is _Getter and function not in KINDS:
             return function(*args, **kwargs)
-        if not self._any_signal(args) and not (kwargs and self._any_signal(kwargs.values())):
+        if not self._any_signal((args, kwargs) if kwargs else args):
             return None if function is torch._C._set_grad_enabled else function(*args, **kwargs)
         unseen = TRUSTED or self.unknown == "gradient"  # what is not seen may have read the tensor meanwhile
         self.made, self.overwritable = None, None if unseen else self.made
@@ -139,16 +139,16 @@ class Interception(TorchFunctionMode):
         return self.write(args[0] if args else kwargs["input"], output) if inplace else output
 
     def _any_signal(self, values: Any) -> bool:
+        """Whether one of them depends on the explained input. All are looked at: what is not would be a constant."""
+        found = False
         for x in values:
             if isinstance(x, Tensor):
-                if self.is_signal(x):
-                    return True
+                found |= self.is_signal(x)
             elif isinstance(x, (tuple, list)):
-                if self._any_signal(x):
-                    return True
-            elif isinstance(x, dict) and self._any_signal(x.values()):
-                return True
-        return False
+                found |= self._any_signal(x)
+            elif isinstance(x, dict):
+                found |= self._any_signal(x.values())
+        return found
 
     def is_signal(self, x: Tensor) -> bool:
         """Whether the tensor depends on the explained input; one that went through something unseen is refused."""

@@ -50,13 +50,14 @@ def _in_steps(
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _as_scores(~attn_mask, query.dtype)
-    return F.dropout(_weights(query, key, attn_mask, scale), dropout_p) @ value
+    weights = torch._safe_softmax(_scores(query, key, attn_mask, scale), -1)  # zero where all of a row is masked
+    return F.dropout(weights, dropout_p) @ value
 
 
-def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
-    """softmax(q kᵀ · scale + mask); zero where all of a row is masked, as in torch's kernel."""
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """q kᵀ · scale + mask."""
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    return torch._safe_softmax(scores if mask is None else scores + mask, -1)
+    return scores if mask is None else scores + mask
 
 
 def _as_scores(masked: Tensor, dtype: torch.dtype) -> Tensor:
@@ -95,7 +96,7 @@ def _multi_head(given: Any) -> tuple[Tensor, Tensor | None]:
     dropout = given.dropout_p if given.training else 0.0
     weights = None
     if given.need_weights:
-        weights = F.dropout(_weights(query, key, mask), dropout)
+        weights = F.dropout(_scores(query, key, mask).softmax(-1), dropout)  # NaN where all of a row is masked
         mixed = weights @ value
         weights = weights.mean(1) if given.average_attn_weights else weights
         weights = weights.squeeze(0) if single else weights

@@ -132,7 +132,7 @@ def recurrent_net(engine: Engine, function: Any, args: Any, kwargs: Any) -> tupl
     packed = "batch_sizes" in kwargs or (len(args) > 3 and isinstance(args[3], (tuple, list)))
     names = ("data", "batch_sizes", *_NAMES) if packed else ("input", *_NAMES, "batch_first")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    if given["train"] and given["dropout"] > 0:
+    if given["train"] and given["dropout"] > 0 and given["num_layers"] > 1:
         raise circumstance("dropout between recurrent layers", engine.where, "explain the model in eval mode")
     params, biases, layers = given["params"], given["has_biases"], given["num_layers"]
     run, x, states = _started(engine, function, given[names[0]], given["hx"], params)

@@ -145,7 +145,7 @@ class Pairs(Interception):
         return other
 
     def _answer(self, function: Any, args: Any, kwargs: Any) -> Any:
-        if self._any_signal(args) or self._any_signal(kwargs.values()):
+        if self._any_signal((args, kwargs)):
             return super()._answer(function, args, kwargs)
         if not any(self.varies(x) for x in tensors((args, kwargs))):
             return super()._answer(function, args, kwargs)
