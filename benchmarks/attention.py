@@ -13,6 +13,7 @@ from benchmarks.backprop import MEMORY_GOAL, PROCESSES, peak_of
 from benchmarks.measure import ROOT, ROUNDS, interleaved, one_thread, quantiles, ratio, save
 from benchmarks.peers import TARGET, gradient
 from whybox import LRP, Model, models
+from whybox.models.torchvision_models import prepare_torchvision
 
 GOAL = 1.25
 TOKENS = 128
@@ -23,6 +24,7 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        prepare_torchvision()
         import transformers
 
         torch.manual_seed(0)

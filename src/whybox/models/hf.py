@@ -33,7 +33,8 @@ def load_hf(name: str, weights: Weights) -> Model:
     architecture = (config.architectures or ["nothing"])[0]
     if not architecture.endswith(_KINDS) or not hasattr(transformers, architecture):
         raise ModelError(
-            f"{name!r} holds {architecture}, no image or text classifier or language model ({', '.join(_KINDS)})"
+            f"{name!r} holds {architecture}, which is no image or text classifier and no language model "
+            f"({', '.join(_KINDS)})"
         )
     kind = getattr(transformers, architecture)
     module = kind(config) if weights == "random" else _filled(kind, config, name, weights)

@@ -348,6 +348,13 @@ class TestOperations:
         with pytest.raises(ModelError, match=what):
             DeepLIFT(rule)(net, draw(2, 4), 0)
 
+    @pytest.mark.parametrize("function", [torch.sort, torch.median, torch.topk])
+    def test_what_is_refused_keeps_the_names_of_its_parts(self, function: Any) -> None:
+        more = (2,) if function is torch.topk else ()
+        net = Net(lambda n, x: n.last(function(x, *more, dim=1).values.view(len(x), -1)[:, :1]), last=nn.Linear(1, 2))
+        with pytest.raises(ModelError, match=function.__name__):
+            DeepLIFT()(Model(net), torch.rand(2, 5), 0)
+
     def test_what_cannot_be_seen_is_refused(self) -> None:
         class Twice(torch.autograd.Function):
             @staticmethod

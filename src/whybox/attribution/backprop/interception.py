@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from types import FrameType
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,7 +15,7 @@ from whybox.attribution.backprop import refusal
 from whybox.attribution.backprop.graph import Graph, is_view
 from whybox.attribution.backprop.inplace import Memory, become, private_among, renew, through, written
 from whybox.attribution.backprop.provenance import Provenance, forget, mapped, provenance, remember, tensors
-from whybox.attribution.backprop.running import Running
+from whybox.attribution.backprop.running import Running, inside_compiled
 from whybox.attribution.backprop.table import KINDS, TRUSTED, Handler, out_of_place, strip_inplace
 from whybox.core.errors import ModelError
 
@@ -197,7 +196,7 @@ class Interception(TorchFunctionMode):
         """Refuse modes under which the model's own values cannot be followed."""
         if torch.is_inference_mode_enabled():
             raise refusal.circumstance("inference_mode", self.where, "use torch.no_grad in the model instead")
-        if self._dynamo and _inside_compiled():
+        if self._dynamo and inside_compiled():
             raise refusal.compiled(self.where)
         if torch._C._is_any_autocast_enabled():
             raise refusal.circumstance("autocast", self.where, "run the model in one dtype")
@@ -288,13 +287,3 @@ class Interception(TorchFunctionMode):
 
 def _constant(x: Tensor) -> Tensor:
     return x.detach() if x.requires_grad and provenance(x) is None else x
-
-
-def _inside_compiled() -> bool:
-    """Whether something that torch.compile has made is running."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "compile_wrapper":
-            return True
-        frame = frame.f_back
-    return False

@@ -141,7 +141,7 @@ def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
         return function(value)
     if isinstance(value, tuple):
         parts = [mapped(part, function) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, list):
         return [mapped(part, function) for part in value]
     return {key: mapped(part, function) for key, part in value.items()} if isinstance(value, dict) else value

@@ -1,8 +1,10 @@
-"""Which module of the model is running, in one thread."""
+"""What is running, in one thread: which module of the model, and whether a compiled function."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -62,3 +64,13 @@ def _layer(part: nn.Module) -> str:
     if kind is nn.Module or (kind is not nn.MultiheadAttention and next(part.children(), None) is not None):
         return ""
     return kind.__name__
+
+
+def inside_compiled() -> bool:
+    """Whether something that torch.compile has made is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "compile_wrapper":
+            return True
+        frame = frame.f_back
+    return False

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whybox.attribution.backprop.engine import Engine, handles
+from whybox.attribution.backprop.engine import handles
 from whybox.attribution.backprop.kinds.products import halved
 from whybox.attribution.backprop.provenance import provenance
 
@@ -17,7 +17,7 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 @handles(F.scaled_dot_product_attention)
-def attention(engine: Engine, function: Any, args: Any, kwargs: Any) -> Any:
+def attention(engine: Any, function: Any, args: Any, kwargs: Any) -> Any:
     """By torch's own kernel: half of the relevance goes to v; the scores hand on a quarter each to q and k.
 
     The other quarter is what softmax's rule lets pass to the scores and from there to either side. Where one of the
@@ -65,7 +65,7 @@ def _as_scores(masked: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @handles(F.multi_head_attention_forward)
-def multi_head_attention(engine: Engine, _function: Any, args: Any, kwargs: Any) -> Any:
+def multi_head_attention(engine: Any, _function: Any, args: Any, kwargs: Any) -> Any:
     """Its projections are dense layers, between which there is attention."""
     given = _MULTI_HEAD.bind(*args, **kwargs)
     given.apply_defaults()
