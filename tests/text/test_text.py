@@ -109,6 +109,8 @@ def test_what_cannot_be_read(pieces, pairs):
     for tokenizer, text in ((pieces, ""), (pieces, " \n"), (pairs, ""), (pairs, "  ")):
         with pytest.raises(InputError, match="is empty: it holds no tokens to explain"):
             encode(tokenizer, [text], None)
+    with pytest.raises(InputError, match=r"gives token number \d+, but Bag knows 3 tokens only; give the tokenizer"):
+        whybox.text.tokens(Bag([0.0] * 3), pieces, "a film")
     with pytest.raises(InputError, match="there is no text to explain; give a string"):
         encode(pieces, [], None)
 

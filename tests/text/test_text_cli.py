@@ -76,16 +76,32 @@ def test_the_usual_methods(run, saved):
         (("a dull film", "-m", "hf:bert", "--target", "fine"), "there is no class 'fine'"),
         (("a dull film", "-m", "hf:bert", "--target", "positive", "--versus", "1"), "name the same class, 1"),
         (("  ", "-m", "hf:bert"), "is empty: it holds no tokens"),
+        (("", "-m", "hf:bert"), "is empty: it holds no tokens"),
+        (("latin.txt", "-m", "hf:bert"), "'latin.txt' is not in UTF-8"),
         (("film.png", "-m", "hf:bert"), "film.png"),
         (("a dull film", "-m", "digits"), "a dull film"),
         (("a dull film", "-m", "hf:bert", "--layer", "module.nothing"), "no layer 'module.nothing'"),
     ],
 )
-def test_what_is_asked_wrongly(run, saved, arguments, says):
+def test_what_is_asked_wrongly(run, saved, tmp_path, arguments, says):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     given = [f"hf:{saved / one[3:]}" if one.startswith("hf:") else one for one in arguments]
     result = run(*given, "-o", "r.html")
     assert result.exit_code == 2, result.output
     assert says in result.stderr
+
+
+def test_labels_do_not_steer_the_terminal(run, saved, transformers, tmp_path):
+    pieces = word_pieces(transformers)
+    model = bert(transformers, pieces)
+    model.config.id2label = {0: "bad\x1b[31m", 1: "\x1b]0;title\x07good"}
+    model.save_pretrained(tmp_path / "own")
+    pieces.save_pretrained(tmp_path / "own")
+    result = run("a dull film", "-m", f"hf:{tmp_path / 'own'}", "--methods", "gradient", "-o", "r.html")
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout
+    assert "�]0;title�good" in result.stdout
 
 
 def test_texts_and_pictures_are_told_apart(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,14 @@ def test_what_would_steer_a_terminal_is_not_printed():
     assert "\x07" not in drawn
     assert "\u202e" not in drawn
     assert "a⏎b" in drawn
+
+
+def test_what_joins_signs_is_printed_and_labels_do_not_steer():
+    one = explanation(pieces=("می\u200cخواهم", "👩\u200d👧", "a\u00a0b", "x"))
+    drawn = terminal(one, colour=False)
+    assert "�" not in drawn
+    assert "👩\u200d👧" in drawn
+    assert "\x1b" not in terminal(replace(one, labels=("bad", "\x1b[31mgood")), colour=False)
 
 
 def test_special_tokens_are_shown_or_not():

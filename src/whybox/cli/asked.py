@@ -39,10 +39,19 @@ def texts(arguments: Iterable[str], specs: Iterable[str]) -> list[str] | None:
         return None
     if not found or not all(map(_is_text, found)):
         return None
-    return [Path(one).read_text(encoding="utf-8").strip() if one.endswith(".txt") else one for one in found]
+    return [_read(one) if one.endswith(".txt") else one for one in found]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the text {path!r} is not in UTF-8 ({error}); save it in that encoding") from None
 
 
 def _is_text(argument: str) -> bool:
+    if not argument:  # which as a path would be the folder that one is in
+        return True
     if argument.endswith(".txt"):
         return Path(argument).is_file()
     try:

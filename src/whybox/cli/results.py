@@ -45,12 +45,13 @@ def show(findings: "Sequence[Findings]", names: Sequence[str], *, err: bool = Fa
 
 def _prediction(found: "Findings", sample: int, model: str) -> list[str]:
     """The verdict, what is explained, and the most probable classes with their bars."""
+    from whybox.plot.words import printable
     from whybox.report.verdict import verdict
 
     said = verdict(found.explanations[0], sample, model, found.this, found.versus)
-    bars = [(bar.label, bar.percent, "█" * round(bar.share * _BAR)) for bar in said.bars]
+    bars = [(printable(bar.label), bar.percent, "█" * round(bar.share * _BAR)) for bar in said.bars]
     sentence = f"{said.model} {said.verb} {said.thing}{said.rest}"
-    return [wrap(sentence, "  "), *(columns(bars, "    ") if bars else []), wrap(said.question, "  ")]
+    return [wrap(printable(sentence), "  "), *(columns(bars, "    ") if bars else []), wrap(said.question, "  ")]
 
 
 def _methods(found: "Findings", sample: int, err: bool) -> list[str]:

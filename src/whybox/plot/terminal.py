@@ -9,7 +9,7 @@ from whybox.core.configs import config_title
 from whybox.core.explanation import Explanation
 from whybox.core.text import width as terminal_width
 from whybox.plot.scale import Scale, number
-from whybox.plot.words import Colour, Word, ink, paint, share, words
+from whybox.plot.words import Colour, Word, ink, paint, printable, share, words
 
 _SIGNS = {True: "⁺", False: "⁻"}
 # Without colour, one sign from this share of the full colour on, two from twice, three from thrice.
@@ -81,7 +81,7 @@ def _drawn(explanation: Explanation, sample: int, colour: bool, width: int, spec
     if left_out:
         lines[-1] += f" … ({left_out} more tokens, which the model has not read)"
     best = explanation.predictions(sample, 1)
-    said = f"{best[0].label.strip()} ({best[0].probability:.0%}). " if best else ""
+    said = f"{printable(best[0].label.strip())} ({best[0].probability:.0%}). " if best else ""
     score = number(float(explanation.scores[sample]))
     asked = f"{said}{config_title(explanation.method)} of {explanation.target[sample]}, which is {score}."
     return "\n".join([*lines, asked, f"{legend(scale, colour=colour)}; sum {number(sum(w.value for w in found))}."])
@@ -104,7 +104,10 @@ def _marks(part: float, scale: Scale) -> str:
 
 def _columns(text: str) -> int:
     """How many columns of a terminal the text takes."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
 
 
 def _painted(word: Word, scale: Scale) -> str:

@@ -1,6 +1,7 @@
 """Words: the tokens of a text as they are drawn, each with its relevance, its colour, and an ink to be read on it."""
 
 from dataclasses import dataclass
+from unicodedata import category
 
 from whybox.core.errors import InputError
 from whybox.core.explanation import Explanation
@@ -10,6 +11,8 @@ from whybox.plot.scale import MASK, Scale, scale_of
 Colour = tuple[int, int, int]
 _WHITE = (255, 255, 255)
 _BLACK = (0, 0, 0)  # with which one of the two always has a contrast of 4.5
+# What stands for signs that python does not print. What joins signs, as in emoji and in Persian, stays as it is.
+_SHOWN = {"\n": "⏎", "\t": "→", "\u200c": "\u200c", "\u200d": "\u200d"}
 # Below this share of the full colour nothing is drawn.
 FAINT = 0.05
 
@@ -52,16 +55,16 @@ def words(explanation: Explanation, sample: int = 0, *, special: bool = True) ->
             last = found.pop()
             found.append(Word(last.gap, last.text, last.value + value, last.special))
         elif special or not added:
-            found.append(Word(gap, _printable(piece) or "␣", value, added))
+            found.append(Word(gap, printable(piece) or "␣", value, added))
     signed = bool((explanation.by_position() < 0).any())
     return found, MASK if explanation.shows == "mask" else scale_of(
         values.new_tensor([w.value for w in found]), signed=signed
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without signs that would steer a terminal; a line's end can be seen."""
-    return "".join(sign if sign.isprintable() else {"\n": "⏎", "\t": "→"}.get(sign, "�") for sign in text)
+    return "".join(sign if sign.isprintable() or category(sign) == "Zs" else _SHOWN.get(sign, "�") for sign in text)
 
 
 def share(value: float, scale: Scale) -> float:

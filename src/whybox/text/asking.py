@@ -1,7 +1,7 @@
 """tokens: one relevance for each token of a text; ask: the question behind it, for any method."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ def ask(
             f"{model.name} is an encoder–decoder model, of which this explains neither half; wrap the one that answers "
             "into a module of its own"
         )
-    texts = (text,) if isinstance(text, str) else tuple(text)
+    texts = (text,) if isinstance(text, str) or not isinstance(text, Iterable) else tuple(text)
     numbers, passages = encode(tokenizer, texts, _limit(module, tokenizer))
     cut = [i for i, passage in enumerate(passages) if passage.left_out]
     if cut:
@@ -155,10 +155,17 @@ def ask(
             model.name,
             filler,
         )
+    at = _embedding(reader)
+    known = getattr(reader.get_submodule(at), "num_embeddings", None)
+    if known is not None and int(numbers.max()) >= known:
+        raise InputError(
+            f"the tokenizer gives token number {int(numbers.max())}, but {model.name} knows {known} tokens only; give "
+            "the tokenizer that the model was trained with"
+        )
     with guard(reader), torch.no_grad():
         count = reader(numbers[:1]).reshape(-1).numel()
     wrapped = Model(reader, name=model.name, labels=_labels(model, tokenizer, count), chunk=chunk)
-    return Question(wrapped, numbers, _embedding(reader), passages)
+    return Question(wrapped, numbers, at, passages)
 
 
 def _limit(module: nn.Module, tokenizer: Any) -> int | None:

@@ -22,8 +22,8 @@ def encode(tokenizer: Any, texts: Sequence[str], limit: int | None) -> tuple[Ten
     Raises:
         InputError: there is no text, or nothing to read in one.
     """
-    if not texts:
-        raise InputError("there is no text to explain; give a string, or several")
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError("there is no text to explain; give a string, or a list of several")
     rows, passages = [], []
     for text in texts:
         numbers, passage = _read(tokenizer, text, limit)

@@ -326,6 +326,30 @@ class TestOperations:
             with pytest.raises(ModelError, match=name):
                 DeepLIFT()(Net(run), draw(2, 4), 0)
 
+    @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+    @pytest.mark.parametrize("after", ["product", "dense", "in place", "activation"])
+    @pytest.mark.parametrize("what", ["cumprod", "sort", "Double"])
+    def test_what_is_refused_stays_so_whatever_follows(self, rule: Any, after: str, what: str) -> None:
+        class Double(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Tensor) -> Tensor:
+                return 2 * x
+
+            @staticmethod
+            def backward(ctx: Any, *c: Tensor) -> Tensor:
+                return 2 * c[0]
+
+        unknown = {"cumprod": lambda x: x.cumprod(1), "sort": lambda x: x.sort(1)[0], "Double": Double.apply}[what]
+        follow = {
+            "product": lambda n, x: n.b(unknown(n.a(x)) * 2),
+            "dense": lambda n, x: n.b(unknown(n.a(x))),
+            "in place": lambda n, x: n.b(unknown(n.a(x)).mul_(2)),
+            "activation": lambda n, x: n.b(unknown(n.a(x)).sigmoid()),
+        }[after]
+        net = Net(follow, a=nn.Linear(4, 3), b=nn.Linear(3, 2)).double()
+        with pytest.raises(ModelError, match=what):
+            DeepLIFT(rule)(net, draw(2, 4), 0)
+
     @pytest.mark.parametrize("function", [torch.sort, torch.median, torch.topk])
     def test_what_is_refused_keeps_the_names_of_its_parts(self, function: Any) -> None:
         more = (2,) if function is torch.topk else ()

@@ -1,5 +1,6 @@
 """Patterns: against their definition in literal loops, against known signals, and where there are none."""
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -439,6 +440,17 @@ def test_in_single_precision_far_from_zero() -> None:
     for name in ("0.pattern", "2.pattern"):
         assert found[name].dtype == torch.float32
         close(found[name].double(), wanted[name], 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    """The model that was fitted is known again where its weights, or what was fitted, are rounded."""
+    net, data = filled(nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))), draw(300, 8)
+    low = copy.deepcopy(net).to(dtype)
+    for fitted in (PatternNet().fit(net, data), PatternNet().fit(low, data.to(dtype))):
+        found, wanted = fitted(low, data[:4].to(dtype), 1), PatternNet().fit(net, data)(net, data[:4], 1)
+        assert found.dtype == dtype
+        close(found.double(), wanted, 0.1 * float(wanted.abs().max()))
 
 
 @by_method

@@ -98,17 +98,17 @@ class Patterns:
                 f"{tuple(weight.shape)}; fit to this model"
             )
         known, fitted, bias = (self.state[f"{name}{_KNOWN}"], self.state.get(f"{name}{_BIAS}"), linear.bias)
-        pattern = pattern.to(weight)
+        near = max(SAME, torch.finfo(weight.dtype).eps)  # a model may be rounded after it was fitted
         product = weight.cpu().double() * pattern.cpu().double()
         filtered, size = linear.by_output(product, outputs), linear.by_output(product.abs(), outputs)
-        same = bool(((filtered - 1).abs() <= SAME * size.clamp_min(1))[known].all()) and (bias is None) == (
+        same = bool(((filtered - 1).abs() <= near * size.clamp_min(1))[known].all()) and (bias is None) == (
             fitted is None
         )
         if same and bias is not None and fitted is not None:
-            same = bool((bias.detach().cpu() - fitted).abs().max() <= SAME * fitted.abs().max())
+            same = bool((bias.detach().cpu() - fitted).abs().max() <= near * fitted.abs().max())
         if not same:
             raise ModelError(f"the pattern of the linear map {name!r} was fitted to other weights; fit to this model")
-        return pattern
+        return pattern.to(weight)
 
     def unknown(self) -> dict[str, tuple[int, int]]:
         """The maps that have outputs without a pattern: how many, and of how many."""

@@ -160,6 +160,7 @@ class Pairs(Interception):
             node = x.grad_fn
             if node is not None and not isinstance(node, refusal.Refused._backward_cls):
                 become(x, self._refuse(refusal.unseen(node, self.where), x))
+            self._keep(x, torch.full_like(x.detach(), torch.nan))  # unknown, but not the same as here
         return found
 
     def _without_rule(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -177,7 +178,8 @@ class Pairs(Interception):
         error = refusal.circumstance(what, self.where, "no multiplier is known for it; write it out in others")
         if any(x.is_complex() for x in made):
             raise error
-        return mapped(output, lambda x: self._refuse(str(error), x) if any(x is y for y in made) else x)
+        output = mapped(output, lambda x: self._refuse(str(error), x) if any(x is y for y in made) else x)
+        return self.pair(output, self.at_baseline(function, args, kwargs))
 
     def _clean(self) -> None:
         for x in self._given:
