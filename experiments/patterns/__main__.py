@@ -25,6 +25,7 @@ import whybox
 OUT = ROOT / "docs/experiments"
 # Pictures that patterns are fitted to, that v is fitted to, and that are explained.
 FITTED, OWN, SHOWN = 2000, 400, {"MNIST": 200, "CIFAR-10": 100}
+DIGITS = 5
 
 
 def mnist(folder: Path) -> tuple[whybox.Model, Tensor, Tensor]:
@@ -56,7 +57,7 @@ def main() -> None:
 
     def once(key: str, work: Callable[[], Any]) -> None:
         if key not in known:
-            known[key] = work()
+            known[key] = json.loads(json.dumps(work()), parse_float=lambda value: round(float(value), DIGITS))
             part = path.with_suffix(".part")
             part.write_text(json.dumps(known) + "\n")
             os.replace(part, path)

@@ -255,9 +255,10 @@ def test_a_shift_of_the_inputs_and_of_the_bias_change_nothing_in_the_linear_esti
 RUN = [toy for toy in TOYS if toy.inputs == 1]
 REFUSED = {
     "gate": "mul", "squeeze and excitation": "mul", "product": "mul", "in-place product": "mul",
-    "layer norm": "layer_norm", "layer norm by hand": "div", "root mean square norm by hand": "mul", "gated layer": "mul",
-    "gelu by tanh": "mul", "gelu by erf": "mul", "attention by hand": "matmul",
-    **dict.fromkeys(("multi-head attention without weights", "multi-head attention with weights"), "multi_head_attention"),
+    "layer norm": "layer_norm", "layer norm by hand": "div", "root mean square norm by hand": "mul",
+    "gated layer": "mul", "gelu by tanh": "mul", "gelu by erf": "mul", "attention by hand": "matmul",
+    "multi-head attention without weights": "multi_head_attention",
+    "multi-head attention with weights": "multi_head_attention",
     **dict.fromkeys(("attention", "causal attention", "attention with a bias", "attention of constant queries",
                      "attention to a constant memory", "rotary attention"), "scaled_dot_product_attention"),
 }  # fmt: skip
