@@ -11,6 +11,7 @@ from jaxtyping import TypeCheckError
 from test_gated import draw, filled
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_nets import TOYS, Toy
 from unrolled import Unrolled
 
@@ -34,6 +35,20 @@ class Net(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.run(self, *inputs)
+
+
+class Rows(TorchDispatchMode):
+    """Which operations have run, and on how many rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if isinstance(output, Tensor) and output.ndim:
+            self.rows.append((str(function.overloadpacket), len(output)))
+        return output
 
 
 def summed(method: DeepLIFT, net: nn.Module, *inputs: Tensor, model: Model | None = None) -> tuple[float, Any]:
@@ -463,6 +478,22 @@ class TestTheMethod:
         net, x = filled(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))), draw(5, 4)
         answer = DeepLIFT().run(net, x, 1)
         assert (answer.forwards, answer.backwards) == (10, 5)
+
+    def test_the_same_baseline_for_all_runs_as_one_row(self) -> None:
+        kernel = draw(1, 1, 3, 3)  # as many images as channels: neither weight may be taken for repeated rows
+        net = Net(
+            lambda n, x: n.rest(F.conv2d(x, kernel.expand(3, 1, 3, 3), groups=3)),
+            rest=filled(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                                      nn.Dropout(), nn.Linear(12, 2)).eval()),
+        )  # fmt: skip
+        x, seen = draw(3, 3, 8, 8), Rows()
+        with seen:
+            answer = DeepLIFT().run(Model(net, chunk=3), x, 1)
+        dear = [rows for name, rows in seen.rows if name in ("aten.convolution", "aten.addmm", "aten.relu")]
+        assert sorted(dear) == [1] * 4 + [3] * 4
+        assert bool(answer.checks[0].passed.all())
+        single = torch.cat([DeepLIFT()(net, x[i : i + 1], 1) for i in range(3)])
+        torch.testing.assert_close(answer.relevance, single)
 
     def test_a_layer_inside(self) -> None:
         net, x = filled(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))), draw(5, 4)

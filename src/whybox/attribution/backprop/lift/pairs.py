@@ -75,25 +75,33 @@ class Pairs(Interception):
     def at_baseline(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The operation in the baseline's run, for a single row where all rows are the same."""
         with torch.no_grad():
-            given, named = mapped(args, self.baseline), mapped(kwargs, self.baseline)
-            rows = self._rows(given, named) if self.rowwise(function) else 0
+            rows = self._rows(function, args, kwargs) if self.rowwise(function) else 0
             if rows > 1:
-                output = function(*mapped(given, _first_row), **mapped(named, _first_row))
+                output = function(*mapped(args, self._first_row), **mapped(kwargs, self._first_row))
                 if all(len(x) == 1 for x in tensors(output)):
                     return mapped(output, lambda x: x.expand(rows, *x.shape[1:]))
-            return function(*given, **named)
+            return function(*mapped(args, self.baseline), **mapped(kwargs, self.baseline))
 
     def rowwise(self, function: Any) -> bool:
         """Whether every row of the output comes of the same row of what depends on the input."""
         return False
 
-    def _rows(self, *given: Any) -> int:
-        """How many rows the arguments have, all of them the same."""
-        repeated = [x for x in tensors(given) if _repeats(x)]
-        sizes = {(len(x), x.ndim) for x in repeated}
-        others = [x for x in tensors(given) if not _repeats(x) and x.ndim and repeated and len(x) == len(repeated[0])]
-        alike = len(sizes) == 1 and all(x.ndim < repeated[0].ndim for x in others)
-        return len(repeated[0]) if alike else 0
+    def _rows(self, function: Any, *given: Any) -> int:
+        """How many rows the arguments have in the baseline's run, all of them the same; 0 where they are not.
+
+        What does not depend on the input is a weight or broadcasts, but in `cat`.
+        """
+        varying = [self.baseline(x) for x in tensors(given) if self.varies(x)]
+        repeated, others = [x for x in varying if _repeats(x)], [x for x in varying if x.ndim and not _repeats(x)]
+        if len({(len(x), x.ndim) for x in repeated}) != 1:
+            return 0
+        rows, axes = repeated[0].shape[0], repeated[0].ndim
+        alike = all(len(x) != rows or x.ndim < axes for x in others) and all(x.ndim <= axes for x in tensors(given))
+        return rows if alike and (function is not torch.cat or all(map(self.varies, tensors(given)))) else 0
+
+    def _first_row(self, x: Any) -> Any:
+        there = self.baseline(x)
+        return there[:1] if self.varies(x) and _repeats(there) else there
 
     def pair(self, output: Any, other: Any) -> Any:
         """The output of an operation, beside which is kept what it is at the baseline.
@@ -195,10 +203,6 @@ def _inplace(name: str) -> bool:
 def _repeats(x: Tensor) -> bool:
     """Whether all rows are one and the same place in memory."""
     return x.ndim > 0 and len(x) > 1 and x.stride(0) == 0
-
-
-def _first_row(x: Tensor) -> Tensor:
-    return x[:1] if _repeats(x) else x
 
 
 def _unchanged(c: Tensor) -> Tensor:

@@ -90,4 +90,5 @@ def rowwise() -> set[Any]:
     known = {function for function, kind in KINDS.items() if kind in maps}
     pools = _all(*(f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg") for n in "123"))
     winners = {function for function, kind in OWN.items() if kind is pooled}
-    return known | curves.pointwise() | {*pools, *winners, torch.cat}
+    copies = _all("clone", "contiguous")  # the model's input is one; views keep a repeated row by themselves
+    return known | curves.pointwise() | {*pools, *winners, *copies, torch.cat}

@@ -60,8 +60,9 @@ def _picked(pairs: Pairs, flat: Tensor, here: Any, there: Any, axes: int, sign: 
     shape, before = value.shape, pairs.baseline(flat)
     a, b, i, j = (x.flatten(-axes) for x in (value, other, index, other_index))
     was = before.gather(-1, i)
-    place = torch.where((sign * (a - b) >= 0) | negligible(was - b, was, b), i, j)
-    x, there = flat.detach().gather(-1, place), before.gather(-1, place)
+    gained = (sign * (a - b) >= 0) | negligible(was - b, was, b)
+    winner = flat.gather(-1, torch.where(gained, i, j))
+    x, there = winner.detach(), torch.where(gained, was, b)
     share = torch.where(negligible(x - there, x, there), 1, (a - b) / (x - there))
-    carrier = flat.gather(-1, place) * share
+    carrier = winner * share
     return pairs.stand_in(carrier.view(shape), value, other)
