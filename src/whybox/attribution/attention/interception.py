@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from whybox.attribution.backprop.kinds.attention import in_steps
 from whybox.attribution.backprop.running import Running
 from whybox.attribution.backprop.table import named
 from whybox.core.errors import ModelError
@@ -57,7 +58,7 @@ class Attention(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
-            return self._fused(*args, **kwargs)
+            return in_steps(*args, **{**kwargs, "seen": self._keep})
         if function is F.multi_head_attention_forward:
             return self._multi_head(*args, **kwargs)
         if function in _PRODUCTS and args and _is_marked(args[0]):
@@ -80,32 +81,6 @@ class Attention(TorchFunctionMode):
         self.maps.append(probabilities)
         self.places.append(self._running.where)
         return probabilities
-
-    def _fused(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        """Attention in steps; a query that may look nowhere gets nothing, as in torch's kernels."""
-        if enable_gqa:
-            groups = query.shape[-3] // key.shape[-3]
-            key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-        if is_causal:
-            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
-        if attn_mask is not None:
-            hides = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, -torch.inf) if hides else scores + attn_mask
-        blind = (scores == -torch.inf).all(-1, keepdim=True)
-        probabilities = scores.masked_fill(blind, 0).softmax(-1).masked_fill(blind, 0).to(value.dtype)
-        return self._keep(probabilities) @ value
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> Any:
         """torch.nn's attention, asked for the probabilities of every head."""

@@ -1,6 +1,7 @@
 """Attention: softmax(q kᵀ · scale + mask) v, whose two products give each side half (the uniform rule of AttnLRP)."""
 
 import inspect
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from whybox.attribution.backprop.engine import handles
 from whybox.attribution.backprop.kinds.products import halved
 from whybox.attribution.backprop.provenance import provenance
 
+# The engine of these handlers is that of LRP or that of DeepLIFT, which takes all in single steps.
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
@@ -27,12 +29,12 @@ def attention(engine: Any, function: Any, args: Any, kwargs: Any) -> Any:
     query, key, value = (given.pop(name) for name in _NAMES[:3])
     record = provenance(value)
     if engine.stepwise or record is None or provenance(query) is None or provenance(key) is None:
-        return engine.decomposed(_in_steps, query, key, value, **given)
+        return engine.decomposed(in_steps, query, key, value, **given)
     half = halved(engine, query), halved(engine, key), value
     return halved(engine, engine.native(function, half, given), record.nonnegative)
 
 
-def _in_steps(
+def in_steps(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -41,8 +43,12 @@ def _in_steps(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    seen: Callable[[Tensor], Tensor] = lambda probabilities: probabilities,
 ) -> Tensor:
-    """The same, one operation after the other."""
+    """What `F.scaled_dot_product_attention` computes, one operation after the other.
+
+    `seen` is handed the probabilities (…, l, s), and gives those that the values are multiplied by.
+    """
     if enable_gqa:
         heads = query.shape[-3]
         key, value = (x.repeat_interleave(heads // x.shape[-3], -3) for x in (key, value))
@@ -51,7 +57,7 @@ def _in_steps(
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = _as_scores(~attn_mask, query.dtype)
     weights = torch._safe_softmax(_scores(query, key, attn_mask, scale), -1)  # zero where all of a row is masked
-    return F.dropout(weights, dropout_p) @ value
+    return F.dropout(seen(weights), dropout_p) @ value
 
 
 def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
